@@ -1,0 +1,367 @@
+"""The loop of a search: ask, dispatch, tell; every ask and outcome on disk before it is acted on.
+
+The order of things is what makes a search survive `kill -9`:
+
+1. An outcome is written to the journal the moment it is read from the worker.
+2. Then the worker gets a candidate from stock, one whose ask is on disk already.
+3. Then the searcher is told, asked for more, and those asks are written.
+4. One fsync covers all of it; only after that may those candidates be sent.
+
+So a worker never waits for the disk, no candidate runs whose ask or whose reasons could be lost, and at
+most the evaluations in flight are run again. A stock is kept only for searchers whose proposals are
+cheap (`SpaceSearcher.looks_ahead`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ciq_ray._version import __version__
+from ciq_ray.errors import BaselineError, JournalError, WorkerError
+from ciq_ray.journal import Journal
+from ciq_ray.worker.protocol import Report, StreamingWorker, Task
+from searchers.outcome import RETRIED, Candidate, Outcome
+
+if TYPE_CHECKING:
+    from searchers.base import SpaceSearcher
+
+__all__ = ["Budget", "Engine", "Evaluation", "Observer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_RESENDS = 3
+"""How often a lost or throttled candidate is sent again before it is the suspect itself."""
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When to stop; whichever comes first.
+
+    Attributes:
+        max_evaluations: How many candidates are evaluated at most.
+        time_budget_s: Seconds after which nothing new is sent.
+        target: Values, one for each objective, that one candidate has to reach.
+        modes: ``"min"`` or ``"max"`` for each objective.
+    """
+
+    max_evaluations: int | None = None
+    time_budget_s: float | None = None
+    target: tuple[float, ...] | None = None
+    modes: tuple[str, ...] = ("min",)
+
+    def reached(self, values: Sequence[float]) -> bool:
+        """Whether `values` are at least as good as the target, in every objective."""
+        if self.target is None:
+            return False
+        return all(
+            value <= goal if mode == "min" else value >= goal
+            for value, goal, mode in zip(values, self.target, self.modes, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A candidate and what came of it.
+
+    Attributes:
+        candidate: As proposed.
+        generation: The block it counts in.
+        outcome: Raw values.
+        normalized: The values the searcher was told when the search is normalised.
+        worker: Where it ran.
+        replayed: Whether it comes from the journal of an earlier process.
+    """
+
+    candidate: Candidate
+    generation: int
+    outcome: Outcome
+    normalized: tuple[float, ...] | None = None
+    worker: str = ""
+    replayed: bool = False
+
+    @property
+    def told(self) -> Outcome:
+        """What the searcher learns."""
+        if self.normalized is None or not self.outcome.ok:
+            return self.outcome
+        fields = self.outcome.to_dict()
+        fields.pop("spread", None)  # it is in raw units
+        return Outcome.from_dict({**fields, "values": self.normalized})
+
+
+class Observer(Protocol):
+    """What is kept informed: results, progress, trackers."""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """The searcher has just been told of an evaluation."""
+
+    def tick(self) -> None:
+        """Nothing happened for a moment."""
+
+
+class Engine:
+    """One search from its first ask to its last tell.
+
+    Args:
+        searcher: What to try next.
+        worker: Where candidates run; open.
+        journal: Where asks and outcomes go.
+        budget: When to stop.
+        observer: What is told of each evaluation.
+        pool_size: Candidates of a generation, for searchers that have none of their own.
+        look_ahead: Whether to keep a stock of candidates, if the searcher allows it; pointless for a
+            worker that takes a pool at a time.
+        stop_requested: Returns true when nothing new is to be sent.
+        check: Called after each tell; it may raise to end the search.
+    """
+
+    def __init__(
+        self,
+        searcher: SpaceSearcher,
+        worker: StreamingWorker,
+        journal: Journal,
+        *,
+        budget: Budget,
+        observer: Observer,
+        pool_size: int,
+        look_ahead: bool = True,
+        stop_requested: Callable[[], bool] = lambda: False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.searcher = searcher
+        self.worker = worker
+        self.journal = journal
+        self.budget = budget
+        self.observer = observer
+        self.pool_size = pool_size
+        self._look_ahead = look_ahead
+        self._stop_requested = stop_requested
+        self._check = check
+        self._stock: deque[Candidate] = deque()
+        self._unsynced: deque[Candidate] = deque()
+        self._in_flight: dict[str, Candidate] = {}
+        self._resends: dict[str, int] = {}
+        self._asked = 0
+        self._target_reached = False
+        self._may_ask = True
+
+    # -- resuming ---------------------------------------------------------------------------------
+
+    def replay(self, records: Iterable[dict[str, Any]]) -> int:
+        """Bring the searcher to where the journal ends; what was in flight goes to the stock.
+
+        Returns:
+            How many outcomes there were.
+
+        Raises:
+            JournalError: The searcher proposes something else than the journal says it did.
+        """
+        pending: dict[str, Candidate] = {}
+        outcomes = 0
+        for record in records:
+            kind = record.get("t")
+            try:
+                if kind == "ask":
+                    self._replay_ask(record, pending)
+                elif kind == "outcome":
+                    evaluation = self._replayed(record, pending.pop(record["id"]))
+                    self._tell(evaluation)
+                    outcomes += 1
+            except (KeyError, TypeError) as error:
+                raise JournalError(
+                    f"{str(self.journal.path)!r} has a record that does not fit: {record}"
+                ) from error
+        self._stock.extend(pending.values())
+        return outcomes
+
+    def _replay_ask(self, record: dict[str, Any], pending: dict[str, Candidate]) -> None:
+        candidates = self.searcher.ask(record["n"])
+        proposed = [(c.id, list(c.row)) for c in candidates]
+        recorded = [(c["id"], c["row"]) for c in record["candidates"]]
+        if proposed != recorded:
+            raise JournalError(
+                f"the searcher does not propose what {str(self.journal.path)!r} says it did "
+                f"({proposed[:1]} instead of {recorded[:1]}); the space, the searcher's options or the "
+                "version of ciq-ray have changed since. Start a new search with the old results as "
+                "`initial_configs`, or go back to the old version"
+            )
+        self._asked += len(candidates)
+        pending.update((c.id, c) for c in candidates)
+
+    def _replayed(self, record: dict[str, Any], candidate: Candidate) -> Evaluation:
+        normalized = record.get("normalized")
+        return Evaluation(
+            candidate,
+            self.generation_of(candidate),
+            Outcome.from_dict(record["outcome"]),
+            None if normalized is None else tuple(normalized),
+            record.get("worker", ""),
+            replayed=True,
+        )
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Search until the budget or the searcher is done.
+
+        Returns:
+            Why it ended: ``"finished"``, ``"max_evaluations"``, ``"time_budget"``, ``"target"`` or
+            ``"stopped"``.
+
+        Raises:
+            WorkerError: The worker cannot go on.
+            JournalError: The journal cannot be written.
+        """
+        started = time.monotonic()
+        while True:
+            reason = self._reason_to_stop(started)
+            if reason is None:
+                self._ask()
+            else:
+                self._stock.clear()
+                self._unsynced.clear()
+            self.journal.sync()
+            self._stock.extend(self._unsynced)
+            self._unsynced.clear()
+            self._dispatch()
+            if not self._in_flight and not self._stock:
+                if reason is not None:
+                    return reason
+                if self.searcher.finished:
+                    return "finished"
+                if not self._may_ask:
+                    raise WorkerError("the searcher proposes nothing although it waits for nothing")
+                continue
+            reports = self.worker.poll(_POLL_S)
+            if not reports:
+                self.observer.tick()
+            self._collect(reports)
+
+    def _reason_to_stop(self, started: float) -> str | None:
+        if self._stop_requested():
+            return "stopped"
+        if self._target_reached:
+            return "target"
+        if self.budget.time_budget_s is not None and time.monotonic() - started >= self.budget.time_budget_s:
+            return "time_budget"
+        limit = self.budget.max_evaluations
+        if limit is not None and self._asked >= limit and not self._stock and not self._unsynced:
+            return "max_evaluations"
+        return None
+
+    def _ask(self) -> None:
+        """Fill the stock, unless the searcher said it waits and nothing was told since."""
+        slots = len(self._in_flight) + self.worker.free
+        ahead = slots if self._look_ahead and self.searcher.looks_ahead else 0
+        n = slots + ahead - len(self._in_flight) - len(self._stock) - len(self._unsynced)
+        if self.budget.max_evaluations is not None:
+            n = min(n, self.budget.max_evaluations - self._asked)
+        if n <= 0 or not self._may_ask:
+            return
+        candidates = self.searcher.ask(n)
+        self._may_ask = bool(candidates)
+        if not candidates and self.searcher.finished:
+            return
+        self.journal.write([_ask_record(n, candidates)])
+        self._asked += len(candidates)
+        self._unsynced.extend(candidates)
+
+    def _dispatch(self) -> None:
+        while self._stock and self.worker.free > 0:
+            candidate = self._stock.popleft()
+            self._in_flight[candidate.id] = candidate
+            self.worker.submit(Task(candidate.id, candidate.config, self.generation_of(candidate)))
+
+    def _collect(self, reports: list[Report]) -> None:
+        evaluations = []
+        records = []
+        for report in reports:
+            candidate = self._in_flight.pop(report.task_id)
+            outcome = report.outcome
+            if outcome.status in RETRIED:
+                resends = self._resends[candidate.id] = self._resends.get(candidate.id, 0) + 1
+                if resends <= MAX_RESENDS:
+                    records.append(
+                        {"t": "again", "id": candidate.id, "reason": outcome.message, "at": time.time()}
+                    )
+                    self._stock.appendleft(candidate)
+                    continue
+                outcome = Outcome(
+                    "run_error", message=f"{outcome.status} {resends} times, the last time: {outcome.message}"
+                )
+            normalized = _normalized(outcome, report)
+            evaluation = Evaluation(
+                candidate, self.generation_of(candidate), outcome, normalized, report.worker
+            )
+            evaluations.append(evaluation)
+            records.append(_outcome_record(evaluation, report))
+        self.journal.write(records)
+        self._dispatch()
+        for evaluation in evaluations:
+            self._tell(evaluation)
+
+    def _tell(self, evaluation: Evaluation) -> None:
+        told = evaluation.told
+        self.searcher.tell(evaluation.candidate.id, told)
+        self._may_ask = True
+        if told.ok and self.budget.reached(told.values):
+            self._target_reached = True
+        self.observer.evaluated(evaluation)
+        self._check()
+
+    def generation_of(self, candidate: Candidate) -> int:
+        """The block a candidate counts in, from 0."""
+        if candidate.generation is not None:
+            return candidate.generation
+        return int(candidate.id) // self.pool_size
+
+    def end(self, reason: str) -> None:
+        """Note in the journal that the search ended in an orderly way."""
+        self.journal.write([{"t": "end", "reason": reason, "at": time.time()}])
+        self.journal.sync()
+
+    def resumed(self) -> None:
+        """Note in the journal that this process goes on from here."""
+        self.journal.write([{"t": "resumed", "at": time.time(), "version": __version__}])
+
+
+def _ask_record(n: int, candidates: list[Candidate]) -> dict[str, Any]:
+    return {
+        "t": "ask",
+        "n": n,
+        "candidates": [
+            {"id": c.id, "row": list(c.row), "generation": c.generation, "config": c.config}
+            for c in candidates
+        ],
+    }
+
+
+def _outcome_record(evaluation: Evaluation, report: Report) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "t": "outcome",
+        "id": evaluation.candidate.id,
+        "outcome": evaluation.outcome.to_dict(),
+        "worker": report.worker,
+        "at": time.time(),
+    }
+    if report.baseline is not None:
+        record["baseline"] = list(report.baseline)
+    if evaluation.normalized is not None:
+        record["normalized"] = list(evaluation.normalized)
+    return record
+
+
+def _normalized(outcome: Outcome, report: Report) -> tuple[float, ...] | None:
+    if report.normalized is not None:
+        return report.normalized
+    if report.baseline is None or not outcome.ok:
+        return None
+    if any(value == 0 for value in report.baseline):
+        raise BaselineError(f"the baseline scored {report.baseline}; scores cannot be divided by zero")
+    return tuple(value / base for value, base in zip(outcome.values, report.baseline, strict=True))

@@ -1,0 +1,113 @@
+"""Where an objective comes from, so that a run can be resumed without unpickling anything."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from ciq_ray.errors import JournalError
+
+__all__ = ["describe", "importing", "load"]
+
+SCRIPT_MODULE = "__ciq_script__"
+
+importing: ContextVar[str | None] = ContextVar("importing", default=None)
+"""The script that is being imported to get at its objective; a search must not start in there."""
+
+
+def describe(function: Callable[..., Any]) -> dict[str, Any]:
+    """Module, qualified name, script and source hash of an objective, as JSON data."""
+    target = getattr(function, "func", function)  # a functools.partial
+    target = getattr(target, "__wrapped__", target)
+    name = getattr(target, "__qualname__", type(target).__qualname__)
+    module = getattr(target, "__module__", None) or type(target).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    script = os.path.abspath(file) if file else None
+    return {
+        "module": module,
+        "qualname": name,
+        "importable": target is function and "<" not in name and hasattr(target, "__qualname__"),
+        "script": script,
+        "source_sha256": _hash(script),
+    }
+
+
+def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
+    """The objective that `describe` described, by importing its script.
+
+    Args:
+        origin: The description.
+        force: Take it even though the source has changed.
+
+    Raises:
+        JournalError: It cannot be had that way, or its source has changed.
+    """
+    name, script = origin.get("qualname"), origin.get("script")
+    own = "call `Search.resume(path, objective_function=...)` from a script of yours"
+    if not origin.get("importable") or not isinstance(name, str):
+        raise JournalError(f"the objective {name!r} is not a plain function of a module; {own}")
+    if not isinstance(script, str) or not Path(script).is_file():
+        raise JournalError(f"the objective's script {script!r} is not there any more; {own}")
+    if _hash(script) != origin.get("source_sha256") and not force:
+        raise JournalError(
+            f"{script!r} has changed since the run began; the results would mix two objectives. "
+            "Use --force if the change does not matter"
+        )
+    value: Any = _import(script, str(origin.get("module")))
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise JournalError(
+                f"{script!r} has no {name!r} at module level (is it defined under "
+                f"`if __name__ == '__main__'`?); {own}"
+            )
+        value = getattr(value, part)
+    if not callable(value):
+        raise JournalError(f"{name!r} of {script!r} is not a function any more; {own}")
+    function: Callable[..., Any] = value
+    return function
+
+
+def _import(script: str, module: str) -> Any:
+    loaded = sys.modules.get(module)
+    if module != "__main__" and loaded is not None and getattr(loaded, "__file__", None) == script:
+        return loaded
+    token = importing.set(script)
+    try:
+        if module not in ("__main__", SCRIPT_MODULE):
+            try:
+                found = importlib.import_module(module)
+            except ImportError:
+                found = None
+            if found is not None and os.path.abspath(getattr(found, "__file__", "") or "") == script:
+                return found
+        spec = importlib.util.spec_from_file_location(SCRIPT_MODULE, script)
+        if spec is None or spec.loader is None:
+            raise JournalError(f"{script!r} is not a Python script")
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[SCRIPT_MODULE] = loaded
+        folder = str(Path(script).parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)  # as Python does for a script that is run
+        try:
+            spec.loader.exec_module(loaded)
+        except JournalError:
+            raise
+        except Exception as error:
+            raise JournalError(f"importing {script!r} failed: {type(error).__name__}: {error}") from error
+        return loaded
+    finally:
+        importing.reset(token)
+
+
+def _hash(script: str | None) -> str | None:
+    try:
+        return None if script is None else hashlib.sha256(Path(script).read_bytes()).hexdigest()
+    except OSError:
+        return None

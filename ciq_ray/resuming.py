@@ -1,0 +1,87 @@
+"""From a run's journal back to the fields of its `Search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ciq_ray import journal as journals
+from ciq_ray import origin, settings
+from ciq_ray.errors import JournalError
+from ciq_ray.spaces import from_description, resolve
+from searchers.errors import SpaceError
+
+__all__ = ["fields_of", "run_folder"]
+
+_PLAIN = (
+    "run_id",
+    "search_config",
+    "searcher_options",
+    "seed",
+    "max_evaluations",
+    "time_budget_s",
+    "target",
+    "exit_on_failure",
+)
+
+
+def run_folder(name: str | Path) -> Path:
+    """The folder of a run: a path to it or to its journal, or its number in ``CIQ_RUNS_DIR``.
+
+    Raises:
+        JournalError: There is no such run.
+    """
+    for folder in (Path(name), settings.runs_dir() / str(name)):
+        if folder.name == journals.FILE_NAME:
+            folder = folder.parent
+        if (folder / journals.FILE_NAME).is_file():
+            return folder
+    raise JournalError(
+        f"there is no run {str(name)!r}: neither a folder with a {journals.FILE_NAME} nor a run in "
+        f"{settings.runs_dir()}"
+    )
+
+
+def fields_of(
+    path: Path, objective: Callable[..., Any] | None, given: dict[str, Any], *, force: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Where a run is, and the fields of a `Search` that goes on with it.
+
+    Raises:
+        JournalError: The journal cannot be read, or does not hold a field that is not `given` either.
+    """
+    folder = run_folder(path)
+    header = journals.read_header(folder)
+    fields = {name: header[name] for name in _PLAIN if header.get(name) is not None}
+    fields.update(given)
+    if "searcher" not in given:
+        record = header["searcher"]
+        if record["name"] is None:
+            raise JournalError(f"the run used a searcher of yours, {record['class']}; give it as `searcher`")
+        fields["searcher"] = record["name"]
+    if "worker_type" not in given:
+        if header["worker_type"] is None:
+            raise JournalError("the run used a worker of yours; give its class as `worker_type`")
+        fields["worker_type"] = header["worker_type"]
+    if "constraints" not in given:
+        if header["constraints"] is None:
+            raise JournalError("the run had constraints that are code; give them as `constraints`")
+        fields["constraints"] = header["constraints"]
+    if "search_space" not in given:
+        try:
+            fields["search_space"] = from_description(header["space"])
+        except SpaceError as error:
+            raise JournalError(f"{error}; give it as `search_space`") from error
+    if "initial_configs" not in given and header["initial_rows"] is not None:
+        encoding = resolve(fields["search_space"], fields["constraints"]).space.encoding
+        fields["initial_configs"] = [_config(encoding, row) for row in header["initial_rows"]]
+    fields["objective_function"] = objective or origin.load(header["objective"], force=force)
+    return folder, fields
+
+
+def _config(encoding: Any, row: list[int]) -> Any:
+    inactive = encoding.knocked_out(np.array([row], dtype=np.int32))[0]
+    return encoding.decode(row, inactive.tolist(), raw=True)

@@ -1,0 +1,1 @@
+"""Search spaces: of plain parameters (`base`) and of compilers' options (`compilers`)."""

@@ -1,0 +1,100 @@
+"""From what a user gives as a searcher to the searcher itself."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ciq_ray.errors import ConfigurationError
+from searchers.registry import create, options_of, searcher_class
+
+if TYPE_CHECKING:
+    from ciq_ray.ciq import Search
+    from searchers.base import SpaceSearcher
+
+__all__ = ["make_searcher", "searcher_record"]
+
+_GENETIC_FIELDS = (
+    "generations",
+    "pool_size",
+    "cull_size",
+    "mutate_rate",
+    "objective_weights",
+    "init_with_true_random_threshold",
+    "enable_large_fail_pool",
+)
+
+
+def make_searcher(search: Search, seed: int) -> SpaceSearcher:
+    """The searcher of a search, ready to be asked.
+
+    A searcher given by name or class is configured by `SearchConfiguration`, as far as it has the same
+    options, and by `searcher_options`, which win. An instance is taken as it is; it gets the space if
+    it has none.
+
+    Raises:
+        ConfigurationError: An instance has another space, or has been used already.
+        searchers.OptionError: An option is unknown or has a value it cannot have.
+    """
+    from searchers.base import SpaceSearcher
+
+    config = search.search_config
+    modes = [config.problem_type.value] * config.num_objectives
+    names = ["score"] if len(modes) == 1 else [f"score_{i}" for i in range(len(modes))]
+    if isinstance(search.searcher, SpaceSearcher):
+        return _adopted(search.searcher, search, names, modes)
+    if not isinstance(search.searcher, (str, type)):
+        raise ConfigurationError(
+            f"`searcher` is {search.searcher!r}; it must be a name, a SpaceSearcher class or an instance"
+        )
+    kind = searcher_class(search.searcher) if isinstance(search.searcher, str) else search.searcher
+    if not issubclass(kind, SpaceSearcher):
+        raise ConfigurationError(f"`searcher` is {kind!r}; it must be a subclass of searchers.SpaceSearcher")
+    options = dict(search.searcher_options)
+    if "generations" in options_of(kind) and "pool_size" in options_of(kind):
+        options = {name: getattr(config, name) for name in _GENETIC_FIELDS} | options
+    common: dict[str, Any] = {
+        "metric": names if len(names) > 1 else names[0],
+        "mode": modes if len(modes) > 1 else modes[0],
+        "seed": seed,
+        "initial_configs": _initial(search),
+    }
+    if isinstance(search.searcher, str):
+        return create(search.searcher, search.space, **common, **options)
+    unknown = [name for name in options if name not in inspect.signature(kind).parameters]
+    if unknown:
+        raise ConfigurationError(
+            f"`searcher_options` has {unknown[0]!r}; {kind.__name__} has {', '.join(options_of(kind))}"
+        )
+    return kind(search.space, **common, **options)
+
+
+def _adopted(searcher: SpaceSearcher, search: Search, names: list[str], modes: list[str]) -> SpaceSearcher:
+    if searcher.n_proposed:
+        raise ConfigurationError("`searcher` has proposed candidates already; give a new one")
+    if search.searcher_options:
+        raise ConfigurationError("`searcher_options` are for a searcher given by name or class")
+    if searcher.space is None:
+        searcher.space = search.space
+    elif searcher.space.fingerprint != search.space.fingerprint:
+        raise ConfigurationError(
+            "`searcher` has another space than `search_space`; give it none, or the same"
+        )
+    searcher.set_search_properties(
+        names if len(names) > 1 else names[0], modes if len(modes) > 1 else modes[0], {}
+    )
+    return searcher
+
+
+def _initial(search: Search) -> list[Any]:
+    if search.initial_configs is not None:
+        return list(search.initial_configs)
+    return [] if search.space.default is None else [search.space.default]
+
+
+def searcher_record(searcher: Any) -> dict[str, str | None]:
+    """What the journal keeps of a searcher: its name, or its class for people to read."""
+    if isinstance(searcher, str):
+        return {"name": searcher, "class": None}
+    kind = searcher if isinstance(searcher, type) else type(searcher)
+    return {"name": None, "class": f"{kind.__module__}:{kind.__qualname__}"}

@@ -1,0 +1,47 @@
+"""Every environment variable that is read, in one place.
+
+| variable | meaning | default |
+|---|---|---|
+| `CIQ_RUNS_DIR` | where runs keep their journals | `./ciq_runs` |
+| `CIQ_CACHE_DIR` | cache files, downloaded search spaces | `~/.cache/ciq_ray` |
+| `CIQ_KEEP_CACHE` | `1`: the cache files of a search are kept when it ends | off |
+| `CIQ_SEARCH_SPACES_DIR` | a folder with `manifest.json` and its files, in place of the catalogue | none |
+| `CIQ_SEARCH_SPACES_REPO` | a release to fetch search spaces from | none: nothing is fetched |
+
+Values are read when they are needed, so that a change during the life of a process counts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["cache_dir", "keep_cache", "runs_dir", "search_spaces_dir", "search_spaces_repo"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
+def runs_dir() -> Path:
+    """The folder of all runs."""
+    return Path(os.environ.get("CIQ_RUNS_DIR") or "ciq_runs").expanduser()
+
+
+def cache_dir() -> Path:
+    """The root of all caches."""
+    return Path(os.environ.get("CIQ_CACHE_DIR") or "~/.cache/ciq_ray").expanduser()
+
+
+def keep_cache() -> bool:
+    """Whether cache files outlive their search."""
+    return os.environ.get("CIQ_KEEP_CACHE", "").strip().lower() in _TRUE
+
+
+def search_spaces_dir() -> Path | None:
+    """A local folder of search spaces, if one is set."""
+    value = os.environ.get("CIQ_SEARCH_SPACES_DIR")
+    return Path(value).expanduser() if value else None
+
+
+def search_spaces_repo() -> str | None:
+    """The release that search spaces are fetched from, if one is set."""
+    return os.environ.get("CIQ_SEARCH_SPACES_REPO") or None

@@ -1,0 +1,1 @@
+"""Helpers that are part of the documented interface."""

@@ -1,0 +1,131 @@
+"""The protocol between the engine and what runs candidates: submit, results as they come, cancel, close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
+
+from searchers.outcome import Outcome
+
+__all__ = ["NO_BASELINE", "Report", "StreamingWorker", "Task"]
+
+
+class _NoBaseline:
+    def __repr__(self) -> str:
+        return "NO_BASELINE"
+
+
+NO_BASELINE: Final = _NoBaseline()
+"""No baseline is measured. (``None`` and ``{}`` are configurations a baseline could have.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One evaluation to be made.
+
+    Attributes:
+        id: Unique among the tasks in flight; the report carries it.
+        config: What the objective is called with; it gets its own copy.
+        generation: The block it belongs to; the first task of a new one has the baseline measured again.
+    """
+
+    id: str
+    config: Any
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of one task.
+
+    Attributes:
+        task_id: The task's id.
+        outcome: Status, raw (not normalised) values, seconds and message.
+        baseline: Values of the baseline in force where the task ran, when there is one.
+        worker: Name of the process, slot or loop that ran it.
+        pid: Process that ran it, where that is known.
+        normalized: Normalised values, from a worker that computes them itself; else they are
+            ``outcome.values / baseline``.
+    """
+
+    task_id: str
+    outcome: Outcome
+    baseline: tuple[float, ...] | None = None
+    worker: str = ""
+    pid: int | None = None
+    normalized: tuple[float, ...] | None = None
+
+
+@runtime_checkable
+class StreamingWorker(Protocol):
+    """What the engine drives. The built-in workers are these; others are adapted to it.
+
+    ``open``, then any number of ``submit`` and ``poll``, then ``close``. Not thread-safe: one thread
+    makes all calls. Limits are kept, and processes killed, whether or not that thread is in a call.
+    """
+
+    def open(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        num_workers: int | None,
+        task_timeout: float | None,
+        num_objectives: int = 1,
+        baseline_config: Any = NO_BASELINE,
+        log_dir: Path | None = None,
+    ) -> None:
+        """Get ready to evaluate `function`; returns while processes are still starting.
+
+        Args:
+            function: The objective.
+            num_workers: How many evaluations may run at a time; ``None`` for the worker's default.
+            task_timeout: Seconds one evaluation may take, counted from its own start; ``None`` for no limit.
+            num_objectives: How many numbers the objective returns.
+            baseline_config: What to measure a baseline with, if anything.
+            log_dir: Where the output of the objective goes; a temporary folder if ``None``.
+
+        Raises:
+            ConfigurationError: An argument cannot be used, or the objective cannot be sent to a process.
+            WorkerError: Processes cannot be started.
+        """
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many tasks can be submitted now without queueing behind another."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Send a task on its way.
+
+        Raises:
+            ConfigurationError: The task's configuration cannot be sent to a process.
+            WorkerError: Nothing is free, or the worker is not open.
+        """
+        ...
+
+    def poll(self, timeout: float) -> list[Report]:
+        """Wait for at least one report, `timeout` seconds at most.
+
+        Returns:
+            All reports there are, in the order they came; none after a time-out.
+
+        Raises:
+            WorkerError: The worker cannot go on.
+            BaselineError: The baseline failed.
+        """
+        ...
+
+    def cancel(self) -> list[str]:
+        """Stop everything in flight now.
+
+        Returns:
+            The ids of the tasks stopped, which are not reported any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all processes, whatever state they are in. More calls do nothing."""
+        ...

@@ -1,0 +1,88 @@
+"""What to try next: search spaces, and searchers for Ray Tune and for batches.
+
+Nothing is imported before it is used: a space needs numpy only, a searcher needs Ray Tune's base class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from searchers.base import SpaceSearcher
+    from searchers.errors import (
+        ConfigError,
+        ConstraintError,
+        OptionError,
+        SearcherError,
+        SpaceError,
+        StateError,
+    )
+    from searchers.finite_search import FiniteSearch
+    from searchers.genetic import GeneticSearch
+    from searchers.outcome import FAILURES, STATUSES, Candidate, Outcome
+    from searchers.params import (
+        Boolean,
+        Choice,
+        ListOf,
+        Literal,
+        LogRange,
+        Permutation,
+        PowerOfTwo,
+        Range,
+    )
+    from searchers.random_search import RandomSearch
+    from searchers.registry import create
+    from searchers.space import Space
+
+__all__ = [
+    "FAILURES",
+    "STATUSES",
+    "Boolean",
+    "Candidate",
+    "Choice",
+    "ConfigError",
+    "ConstraintError",
+    "FiniteSearch",
+    "GeneticSearch",
+    "ListOf",
+    "Literal",
+    "LogRange",
+    "OptionError",
+    "Outcome",
+    "Permutation",
+    "PowerOfTwo",
+    "RandomSearch",
+    "Range",
+    "SearcherError",
+    "Space",
+    "SpaceError",
+    "SpaceSearcher",
+    "StateError",
+    "create",
+]
+
+_HOME = {
+    "base": ["SpaceSearcher"],
+    "errors": ["ConfigError", "ConstraintError", "OptionError", "SearcherError", "SpaceError", "StateError"],
+    "finite_search": ["FiniteSearch"],
+    "genetic": ["GeneticSearch"],
+    "outcome": ["FAILURES", "STATUSES", "Candidate", "Outcome"],
+    "params": ["Boolean", "Choice", "ListOf", "Literal", "LogRange", "Permutation", "PowerOfTwo", "Range"],
+    "random_search": ["RandomSearch"],
+    "registry": ["create"],
+    "space": ["Space"],
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'searchers' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"searchers.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

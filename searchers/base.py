@@ -1,0 +1,542 @@
+"""The base of every searcher: identity, queue, duplicates, labels, save and restore, both contracts."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from ray.tune.search import Searcher
+
+from searchers.encoding import Matrix
+from searchers.errors import OptionError, StateError
+from searchers.outcome import RETRIED, STATUSES, Candidate, Outcome
+from searchers.pareto import knee, non_dominated
+from searchers.space import Space
+from searchers.tune_domains import from_param_space
+
+__all__ = ["SpaceSearcher", "Trial"]
+
+STATE_VERSION = 1
+_RANDOM_ROUNDS = 32
+
+
+class Trial:
+    """One proposed configuration and what is known of it.
+
+    Attributes:
+        index: Position in ask order; the candidate's id is its text.
+        row: Its row of the space's matrix.
+        generation: The block it belongs to, if the algorithm has blocks.
+        tag: What the algorithm wants to remember with it; JSON data.
+        outcome: Its latest label, ``None`` while it is pending.
+    """
+
+    __slots__ = ("generation", "index", "outcome", "row", "tag")
+
+    def __init__(self, index: int, row: Matrix, generation: int | None, tag: Any) -> None:
+        self.index = index
+        self.row = row
+        self.generation = generation
+        self.tag = tag
+        self.outcome: Outcome | None = None
+
+
+class SpaceSearcher(Searcher):
+    """A searcher over a `Space`, for Ray Tune (`suggest`) and for batches (`ask`, `tell`).
+
+    A subclass implements `_propose`, which calls `_admit` (or `_admit_random`) with rows, and may
+    override `_observe`, `_finished`, `_algorithm_state` and `_load_algorithm_state`.
+
+    Args:
+        space: What to search. Under Ray Tune it may be left out and comes from ``param_space``.
+        metric: Name of the value to optimise, or a list of names.
+        mode: ``"min"`` (the default) or ``"max"``, or a list of as many.
+        seed: Of the one generator that every random decision is drawn from.
+        initial_configs: Configurations to propose first.
+
+    Attributes:
+        space: The space, ``None`` until it is known.
+        seed: As given, or the one that was drawn.
+        looks_ahead: Whether a caller may keep a few candidates in stock: cheap proposals that lose
+            little when they do not know the very last outcome.
+
+    Raises:
+        OptionError: An argument has a value it cannot have.
+        ConfigError: One of `initial_configs` is not a member of the space.
+    """
+
+    looks_ahead: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        space: Space | None = None,
+        *,
+        metric: str | Sequence[str] | None = None,
+        mode: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        initial_configs: Sequence[Any] = (),
+    ) -> None:
+        metrics, modes = _check_metrics(metric, mode)
+        super().__init__(
+            metric=metric if metric is None or isinstance(metric, str) else list(metric),
+            mode=(modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
+        )
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+            raise OptionError(f"`seed` is {seed!r}; it must be a whole number of at least 0, or None")
+        if space is not None and not isinstance(space, Space):
+            raise OptionError(f"`space` is {space!r}; it must be a searchers.Space")
+        if isinstance(initial_configs, (str, Mapping)):
+            raise OptionError(
+                f"`initial_configs` is {initial_configs!r}; it must be a list of configurations"
+            )
+        self.space = space
+        self.seed: int = int(np.random.SeedSequence().entropy) % 2**63 if seed is None else seed  # type: ignore[arg-type]
+        self._metrics = metrics
+        self._modes = modes
+        self._rng = np.random.default_rng(self.seed)
+        self._trials: list[Trial] = []
+        self._by_key: dict[int, int] = {}
+        self._pending: set[int] = set()
+        self._ready: deque[int] = deque()
+        self._again: deque[int] = deque()
+        self._initial: deque[Any] = deque(initial_configs)
+        self._best: int | None = None
+        self._exhausted = False
+        self._tune_ids: dict[str, int] = {}
+        if space is not None:
+            for config in initial_configs:
+                space.encode(config)
+
+    # -- what an algorithm supplies ---------------------------------------------------------------
+
+    def _propose(self, n: int) -> None:
+        """Admit at least `n` new rows, fewer while waiting or at the end; what is over is kept in stock."""
+        raise NotImplementedError
+
+    def _adopt(self, trial: Trial) -> None:
+        """An initial configuration has been admitted on the caller's behalf."""
+
+    def _observe(self, trial: Trial, previous: Outcome | None) -> None:
+        """A trial has its first label, or (`previous`) a new one."""
+
+    def _finished(self) -> bool:
+        """Whether the algorithm itself is done."""
+        return False
+
+    def _algorithm_state(self) -> dict[str, Any]:
+        """What the algorithm remembers, as JSON data."""
+        return {}
+
+    def _load_algorithm_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `_algorithm_state`."""
+
+    # -- the batch contract -----------------------------------------------------------------------
+
+    def ask(self, n: int = 1) -> list[Candidate]:
+        """Up to `n` candidates; fewer, or none, while the algorithm waits or when it is finished.
+
+        Never a configuration that breaks a constraint, nor one proposed before, except a
+        re-measurement, which carries the id it had.
+
+        Raises:
+            StateError: There is no space yet.
+            OptionError: `n` is not a whole number of at least 0.
+        """
+        space = self._known_space()
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
+            raise OptionError(f"`n` is {n!r}; it must be a whole number of at least 0")
+        chosen = [self._again.popleft() for _ in range(min(n, len(self._again)))]
+        wanted = n - len(chosen)
+        while self._initial and len(self._ready) < wanted:
+            if self._admit(space.encode(self._initial.popleft())[None, :]):
+                self._adopt(self._trials[-1])
+        if len(self._ready) < wanted and not self._exhausted and not self._finished():
+            self._propose(wanted - len(self._ready))
+        new = [self._ready.popleft() for _ in range(min(wanted, len(self._ready)))]
+        self._pending.update(new)
+        return [self._candidate(self._trials[index]) for index in chosen + new]
+
+    def tell(self, candidate_id: str, outcome: Outcome) -> None:
+        """Label a candidate.
+
+        Unknown ids are ignored. A second label with new values replaces the first, an identical one
+        changes nothing. ``throttled`` and ``lost`` are no labels: the candidate stays pending.
+
+        Raises:
+            OptionError: `outcome` is not an `Outcome`, or has not one value for each metric.
+        """
+        if not isinstance(outcome, Outcome):
+            raise OptionError(f"`outcome` is {outcome!r}; it must be a searchers.Outcome")
+        index = self._index_of(candidate_id)
+        if index is None or outcome.status in RETRIED:
+            return
+        if outcome.ok:
+            if self._metrics is None and self._modes == ["min"]:
+                self._modes = ["min"] * len(outcome.values)
+            if len(outcome.values) != len(self._modes):
+                raise OptionError(
+                    f"`outcome` has {len(outcome.values)} values for {len(self._modes)} objectives; "
+                    "give `metric` and `mode` as lists of as many as the objective returns"
+                )
+        trial = self._trials[index]
+        previous = trial.outcome
+        if outcome == previous:
+            return
+        trial.outcome = outcome
+        self._pending.discard(index)
+        self._update_best(trial, previous)
+        self._observe(trial, previous)
+
+    def remeasure(self, candidate_id: str) -> None:
+        """Have a candidate proposed once more, under the id it has, before anything new.
+
+        Raises:
+            OptionError: There is no such candidate.
+        """
+        index = self._index_of(candidate_id)
+        if index is None:
+            raise OptionError(f"`candidate_id` is {candidate_id!r}, which was never proposed")
+        self._again.append(index)
+
+    @property
+    def best(self) -> tuple[Candidate, Outcome] | None:
+        """The incumbent and its outcome, ``None`` before the first success.
+
+        With several objectives: the member of the Pareto front closest to the ideal point, each
+        objective scaled to its range over the front.
+        """
+        if len(self._modes) > 1:
+            front = self.front
+            if not front:
+                return None
+            return front[knee(np.array([self._losses(outcome) for _, outcome in front]))]
+        if self._best is None:
+            return None
+        return self._pair(self._trials[self._best])
+
+    @property
+    def front(self) -> list[tuple[Candidate, Outcome]]:
+        """The Pareto front in ask order; with one objective, the incumbent alone."""
+        passed = [trial for trial in self._trials if trial.outcome is not None and trial.outcome.ok]
+        if not passed:
+            return []
+        losses = np.array([self._losses(trial.outcome) for trial in passed])
+        return [self._pair(passed[i]) for i in np.flatnonzero(non_dominated(losses))]
+
+    @property
+    def finished(self) -> bool:
+        """True once `ask` will return nothing more, whatever is told."""
+        if self._again or self._initial or self._ready:
+            return False
+        return self._exhausted or self._finished()
+
+    def generation_closed(self, number: int) -> bool | None:
+        """Whether a generation is complete; ``None`` for an algorithm that has no generations."""
+        return None
+
+    @property
+    def n_proposed(self) -> int:
+        """How many configurations have been proposed."""
+        return len(self._trials)
+
+    @property
+    def n_pending(self) -> int:
+        """How many candidates have no label yet."""
+        return len(self._pending)
+
+    # -- Ray Tune's contract ----------------------------------------------------------------------
+
+    def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
+        """Take metric, mode and ``param_space`` from Ray Tune where the constructor was given none."""
+        if metric and self._metrics is None:
+            self._metrics, self._modes = _check_metrics(metric, mode)
+            self._metric, self._mode = metric, mode
+        elif mode and not self._trials and self._metric is not None and self._mode is None:
+            self._metrics, self._modes = _check_metrics(self._metric, mode)
+            self._mode = mode
+        if self.space is not None:
+            return False
+        if config:
+            space = Space(from_param_space(config))
+            for initial in self._initial:
+                space.encode(initial)
+            self.space = space
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A configuration for Ray Tune, ``None`` to be asked again, or ``Searcher.FINISHED``.
+
+        A configuration that is not a dict (a list of parts, a compiler's text) comes under the key
+        ``"config"``.
+        """
+        candidates = self.ask(1)
+        if not candidates:
+            # with nothing running Ray Tune waits a full second for each None, to no purpose
+            return None if self._pending and not self.finished else str(self.FINISHED)
+        self._tune_ids[trial_id] = int(candidates[0].id)
+        config = candidates[0].config
+        return config if isinstance(config, dict) else {"config": config}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn from a finished trial; one that failed or lacks the metric is a failure.
+
+        A result may say how it failed under the key ``"ciq_status"``, one of `Outcome`'s statuses.
+        """
+        index = self._tune_ids.pop(trial_id, None)
+        if index is None:
+            return
+        self.tell(str(index), self._outcome_of(result, error))
+
+    def add_evaluated_point(
+        self,
+        parameters: dict[str, Any],
+        value: float | Sequence[float],
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: list[float] | None = None,
+    ) -> None:
+        """Learn from an evaluation made elsewhere; one already known is relabelled.
+
+        Raises:
+            ConfigError: `parameters` is not a member of the space.
+        """
+        row = self._known_space().encode(parameters)
+        if self._admit(row[None, :]):
+            self._ready.pop()  # it has been evaluated already
+        index = self._by_key[int(self._known_space().keys(row[None, :])[0])]
+        failed = error or pruned or value is None
+        self.tell(str(index), Outcome("run_error") if failed else Outcome("ok", value))  # type: ignore[arg-type]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the whole state as JSON; never half of it."""
+        target = Path(checkpoint_path)
+        text = json.dumps(self.get_state())
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            StateError: The file is not such a state, or is of another searcher or space.
+        """
+        try:
+            state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StateError(f"cannot read the searcher state {str(checkpoint_path)!r}: {error}") from error
+        self.set_state(state)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what is proposed next, as JSON data."""
+        return {
+            "version": STATE_VERSION,
+            "searcher": type(self).__name__,
+            "space": None if self.space is None else self.space.fingerprint,
+            "seed": self.seed,
+            "metrics": self._metrics,
+            "modes": self._modes,
+            "rng": self._rng.bit_generator.state,
+            "trials": [
+                [trial.row.tolist(), trial.generation, trial.tag, trial.outcome and trial.outcome.to_dict()]
+                for trial in self._trials
+            ],
+            "ready": list(self._ready),
+            "again": list(self._again),
+            "initial": len(self._initial),
+            "exhausted": self._exhausted,
+            "tune_ids": self._tune_ids,
+            "algorithm": self._algorithm_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_state`, on a searcher made with the same arguments.
+
+        Raises:
+            StateError: The state is of another searcher, space or version.
+        """
+        space = self._known_space()
+        own = {"version": STATE_VERSION, "searcher": type(self).__name__, "space": space.fingerprint}
+        for name, value in own.items():
+            if not isinstance(state, dict) or state.get(name) != value:
+                found = state.get(name) if isinstance(state, dict) else state
+                raise StateError(f"the saved state has `{name}` {found!r}, but this searcher has {value!r}")
+        self.seed = state["seed"]
+        self._metrics, self._modes = state["metrics"], list(state["modes"])
+        self._rng = np.random.default_rng()
+        self._rng.bit_generator.state = state["rng"]
+        self._trials, self._by_key, self._pending, self._best = [], {}, set(), None
+        for index, (row, generation, tag, outcome) in enumerate(state["trials"]):
+            trial = Trial(index, np.array(row, dtype=np.int32), generation, tag)
+            trial.outcome = None if outcome is None else Outcome.from_dict(outcome)
+            self._trials.append(trial)
+            if trial.outcome is None:
+                self._pending.add(index)
+        self._ready = deque(state["ready"])
+        self._pending -= set(self._ready)
+        if self._trials:
+            keys = space.keys(np.array([trial.row for trial in self._trials]))
+            self._by_key = {key: index for index, key in enumerate(keys.tolist())}
+        for trial in self._trials:
+            if trial.outcome is not None:
+                self._update_best(trial, None)
+        self._again = deque(state["again"])
+        self._initial = deque(list(self._initial)[len(self._initial) - state["initial"] :])
+        self._exhausted = state["exhausted"]
+        self._tune_ids = dict(state["tune_ids"])
+        self._load_algorithm_state(state["algorithm"])
+
+    # -- for algorithms ---------------------------------------------------------------------------
+
+    def _admit(
+        self, rows: Matrix, *, generation: int | None = None, tags: Sequence[Any] | None = None
+    ) -> list[Trial]:
+        """Propose those of `rows` that are valid and new, in their order."""
+        space = self._known_space()
+        if not len(rows):
+            return []
+        keys = space.keys(rows).tolist()
+        fresh = [i for i, key in enumerate(keys) if key not in self._by_key]
+        if not fresh:
+            return []
+        admitted = []
+        for i, valid in zip(fresh, space.valid(rows[fresh]).tolist(), strict=True):
+            if not valid or keys[i] in self._by_key:
+                continue
+            trial = Trial(len(self._trials), rows[i].copy(), generation, tags[i] if tags else None)
+            self._by_key[keys[i]] = trial.index
+            self._trials.append(trial)
+            self._ready.append(trial.index)
+            admitted.append(trial)
+        if space.size is not None and len(self._by_key) >= space.size:
+            self._exhausted = True
+        return admitted
+
+    def _admit_random(
+        self, n: int, *, generation: int | None = None, seed_share: float | None = None
+    ) -> list[Trial]:
+        """Propose `n` random new rows, fewer only when the space has no more."""
+        space = self._known_space()
+        admitted: list[Trial] = []
+        for _ in range(_RANDOM_ROUNDS):
+            rows = space.sample(n - len(admitted), self._rng, seed_share=seed_share)
+            admitted += self._admit(rows, generation=generation)
+            if len(admitted) >= n or self._exhausted:
+                return admitted
+        rest = self._unproposed()
+        if rest is not None:
+            chosen = self._rng.choice(len(rest), size=min(n - len(admitted), len(rest)), replace=False)
+            admitted += self._admit(rest[chosen], generation=generation)
+        elif not admitted:
+            self._exhausted = True  # not one new row in many tries
+        return admitted
+
+    def _unproposed(self) -> Matrix | None:
+        """All rows not yet proposed, if the space can be enumerated."""
+        space = self._known_space()
+        if space.rows is None:
+            return None
+        mask = np.ones(len(space.rows), dtype=bool)
+        proposed = np.fromiter(self._by_key, dtype=np.uint64, count=len(self._by_key))
+        if len(proposed):
+            mask[space.index_of(proposed)] = False
+        return space.rows[mask]
+
+    def _losses(self, outcome: Outcome | None) -> npt.NDArray[np.float64]:
+        """An outcome's values with maximised ones negated, so that less is better."""
+        if outcome is None or not outcome.ok:
+            raise StateError("a failed candidate has no losses")
+        signs = np.array([1.0 if mode == "min" else -1.0 for mode in self._modes])
+        return np.asarray(np.array(outcome.values) * signs)
+
+    @property
+    def _n_objectives(self) -> int:
+        return len(self._modes)
+
+    def _known_space(self) -> Space:
+        if self.space is None:
+            raise StateError(
+                f"{type(self).__name__} has no space yet; give `space`, or `param_space` to Ray Tune"
+            )
+        return self.space
+
+    # -- private ----------------------------------------------------------------------------------
+
+    def _candidate(self, trial: Trial) -> Candidate:
+        config = self._known_space().decode(trial.row)
+        return Candidate(str(trial.index), config, tuple(trial.row.tolist()), trial.generation)
+
+    def _pair(self, trial: Trial) -> tuple[Candidate, Outcome]:
+        if trial.outcome is None:
+            raise StateError(f"candidate {trial.index} is pending")
+        return self._candidate(trial), trial.outcome
+
+    def _index_of(self, candidate_id: str) -> int | None:
+        text = str(candidate_id)
+        if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) >= len(self._trials):
+            return None
+        return int(text)
+
+    def _update_best(self, trial: Trial, previous: Outcome | None) -> None:
+        if len(self._modes) > 1:
+            return
+        if self._best == trial.index and previous is not None:
+            passed = [t for t in self._trials if t.outcome is not None and t.outcome.ok]
+            best = min(passed, key=lambda t: float(self._losses(t.outcome)[0]), default=None)
+            self._best = None if best is None else best.index
+        elif trial.outcome is not None and trial.outcome.ok:
+            loss = float(self._losses(trial.outcome)[0])
+            if self._best is None or loss < float(self._losses(self._trials[self._best].outcome)[0]):
+                self._best = trial.index
+
+    def _outcome_of(self, result: dict[str, Any] | None, error: bool) -> Outcome:
+        if error or not result:
+            return Outcome("run_error", message="the trial failed")
+        status = result.get("ciq_status", "ok")
+        if status not in STATUSES:
+            return Outcome("invalid_result", message=f"`ciq_status` is {status!r}")
+        message = str(result.get("ciq_message", ""))
+        if status != "ok":
+            return Outcome(status, message=message)
+        names = self._metrics or []
+        missing = [name for name in names if not isinstance(result.get(name), (int, float, np.number))]
+        if missing or not names:
+            return Outcome(
+                "invalid_result", message=f"the result has no number under {missing or 'a metric'}"
+            )
+        return Outcome("ok", tuple(float(result[name]) for name in names), message=message)
+
+
+def _check_metrics(metric: Any, mode: Any) -> tuple[list[str] | None, list[str]]:
+    """Metric names (``None`` if not given) and modes, one for each objective."""
+    listed = isinstance(metric, (list, tuple)) or (metric is None and isinstance(mode, (list, tuple)))
+    metrics = None if metric is None else list(metric) if listed else [metric]
+    if mode is None:
+        modes = ["min"] * (len(metrics) if metrics else 1)
+    else:
+        modes = list(mode) if isinstance(mode, (list, tuple)) else [mode]
+    if metrics is not None and (not metrics or not all(isinstance(m, str) and m for m in metrics)):
+        raise OptionError(f"`metric` is {metric!r}; it must be a name or a list of names")
+    if metrics is not None and len(set(metrics)) != len(metrics):
+        raise OptionError(f"`metric` is {metric!r}; a name may appear once")
+    if not modes or not all(m in ("min", "max") for m in modes):
+        raise OptionError(f"`mode` is {mode!r}; it must be 'min' or 'max', or a list of these")
+    if metrics is not None and len(metrics) != len(modes):
+        raise OptionError(f"`metric` has {len(metrics)} names and `mode` {len(modes)}; give one for each")
+    if metrics is not None and mode is not None and isinstance(mode, (list, tuple)) != listed:
+        raise OptionError(f"`metric` is {metric!r} and `mode` {mode!r}; give both as lists or neither")
+    return metrics, modes

@@ -1,0 +1,351 @@
+"""The genetic engine of CompileIQ's document, on the integer matrix."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from searchers import effort
+from searchers.base import SpaceSearcher, Trial
+from searchers.encoding import Matrix
+from searchers.errors import OptionError
+from searchers.outcome import Outcome
+from searchers.space import Space
+
+__all__ = ["GeneticSearch"]
+
+logger = logging.getLogger(__name__)
+
+_MATING_ROUNDS = 4
+_BROOD = 8
+"""Children made at a time when candidates are asked for one by one."""
+
+
+class _Block:
+    """One generation: how much of it was asked for, is back, and passed."""
+
+    __slots__ = ("asked", "back", "closed", "passed", "quota", "top_ups")
+
+    def __init__(self, quota: int) -> None:
+        self.quota = quota
+        self.asked = self.back = self.passed = self.top_ups = 0
+        self.closed = False
+
+
+class GeneticSearch(SpaceSearcher):
+    """A genetic algorithm for one objective or many.
+
+    A generation is a block of `pool_size` candidates in ask order. When a block is complete, the
+    survivors so far and its successes are ranked: the best `cull_size` are the parents from then on,
+    the best ``pool_size - cull_size`` survive to be ranked again. One objective ranks by value, two by
+    NSGA-II, three and more, or two with weights, by NSGA-III. Children come from binary tournaments,
+    crossover and, with the chance `mutate_rate`, mutation; a child that was proposed before is mutated
+    until it is new, and random rows fill what is then missing.
+
+    Unless `generational` is set, nobody waits for a block to be complete: children are bred from the
+    parents and all successes that are back. A block of which fewer than 20% passed is topped up, at
+    most ten times, then the search goes on with a warning. Failed candidates are never parents.
+
+    Args:
+        space: See `SpaceSearcher`.
+        generations: How many blocks there will be; ``None`` for no end.
+        pool_size: Candidates of a block, more than 5; ``None``: 16 for each objective and 16 more.
+        cull_size: Parents, an even number more than 1 and less than `pool_size`; ``None``: half the
+            pool, rounded down to an even number.
+        mutate_rate: The chance that a *candidate* (not a gene) is perturbed, between 0 and 1.
+        objective_weights: How much each objective counts; shapes NSGA-III's reference directions.
+        init_with_true_random_threshold: Share of the first block that takes its values from
+            `seed_low` to `seed_high`, the rest from the whole range; ``None``: all from the whole range.
+        enable_large_fail_pool: Top up by a whole pool, else by the number of successes missing.
+        generational: Propose nothing from a block before all earlier ones are complete. Then the
+            proposals do not depend on the order in which outcomes come back.
+        metric: See `SpaceSearcher`.
+        mode: See `SpaceSearcher`.
+        seed: See `SpaceSearcher`.
+        initial_configs: See `SpaceSearcher`; they belong to the first block.
+
+    Raises:
+        OptionError: An argument has a value it cannot have.
+    """
+
+    looks_ahead: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        space: Space | None = None,
+        generations: int | None = effort.GENERATIONS,
+        pool_size: int | None = None,
+        cull_size: int | None = None,
+        mutate_rate: float = effort.MUTATE_RATE,
+        objective_weights: Sequence[float] | None = None,
+        init_with_true_random_threshold: float | None = effort.SEED_SHARE,
+        enable_large_fail_pool: bool = True,
+        generational: bool = False,
+        *,
+        metric: str | Sequence[str] | None = None,
+        mode: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        initial_configs: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs)
+        self.generations = _whole("generations", generations, 1)
+        self._given_pool = _whole("pool_size", pool_size, 6)
+        self._given_cull = _whole("cull_size", cull_size, 2)
+        if self._given_cull is not None and self._given_cull % 2:
+            raise OptionError(f"`cull_size` is {cull_size!r}; it must be even")
+        if not _is_share(mutate_rate) or not 0 < mutate_rate < 1:
+            raise OptionError(f"`mutate_rate` is {mutate_rate!r}; it must lie between 0 and 1")
+        share = init_with_true_random_threshold
+        if share is not None and not _is_share(share):
+            raise OptionError(
+                f"`init_with_true_random_threshold` is {share!r}; it must be None or lie between 0 and 1"
+            )
+        self.mutate_rate = mutate_rate
+        self.objective_weights = None if objective_weights is None else _weights(objective_weights)
+        self.init_with_true_random_threshold = share
+        self.enable_large_fail_pool = bool(enable_large_fail_pool)
+        self.generational = bool(generational)
+        self._blocks: list[_Block] = []
+        self._survivors: list[int] = []
+        self._parents: list[int] = []
+        self._new: list[int] = []
+        self._mating: list[int] | None = None
+        self._stale = 0
+        self._brood: list[Matrix] = []
+        if metric is not None or mode is not None:
+            self._check_sizes()
+
+    @property
+    def pool_size(self) -> int:
+        """Candidates of a block."""
+        return self._given_pool or effort.pool_size(self._n_objectives)
+
+    @property
+    def cull_size(self) -> int:
+        """Parents of a block."""
+        return self._given_cull or effort.cull_size(self.pool_size)
+
+    # -- proposing --------------------------------------------------------------------------------
+
+    def _propose(self, n: int) -> None:
+        while n > 0 and not self._exhausted:
+            number = self._open_block()
+            if number is None:
+                return
+            block = self._blocks[number]
+            # a whole block at once when generational, so that its rows do not depend on how it is asked for
+            wanted = block.quota - block.asked
+            wanted = wanted if self.generational else min(n, wanted)
+            admitted = self._breed(wanted, number)
+            if not admitted:
+                return
+            block.asked += admitted
+            n -= admitted
+
+    def _open_block(self) -> int | None:
+        """The first block that lacks candidates, a new one if need be; ``None`` to wait or at the end."""
+        first = next((i for i, block in enumerate(self._blocks) if not block.closed), len(self._blocks))
+        for number in range(first, len(self._blocks)):
+            if self._blocks[number].asked < self._blocks[number].quota:
+                return number
+            if self.generational:
+                return None
+        if self.generations is not None and len(self._blocks) >= self.generations:
+            return None
+        if not self._blocks:
+            self._check_sizes()
+        self._blocks.append(_Block(self.pool_size))
+        return len(self._blocks) - 1
+
+    def _adopt(self, trial: Trial) -> None:
+        number = self._open_block()
+        if number is not None:
+            trial.generation = number
+            self._blocks[number].asked += 1
+
+    def _breed(self, n: int, generation: int) -> int:
+        """Propose `n` children, or random rows while there are no parents; returns how many."""
+        mating = self._mating_pool()
+        if len(mating) < 2:
+            share = self.init_with_true_random_threshold
+            return len(self._admit_random(n, generation=generation, seed_share=share))
+        admitted = 0
+        for strength in range(_MATING_ROUNDS):
+            while admitted < n and self._brood:
+                rows = np.array(self._brood[: n - admitted])
+                del self._brood[: n - admitted]
+                admitted += len(self._admit(rows, generation=generation))
+            if admitted >= n or self._exhausted:
+                return admitted
+            self._brood = list(self._children(max(n - admitted, _BROOD), mating, strength))
+        while admitted < n and self._brood:
+            admitted += len(self._admit(self._brood.pop(0)[None, :], generation=generation))
+        if admitted < n and not self._exhausted:
+            admitted += len(self._admit_random(n - admitted, generation=generation))
+        return admitted
+
+    def _children(self, n: int, mating: list[int], strength: int) -> Matrix:
+        """At least `n` rows bred from `mating` (best first); with a `strength`, all are mutated."""
+        from searchers.operators import LevelCrossover, LevelMutation, LevelProblem
+
+        space = self._known_space()
+        problem = LevelProblem(space.encoding, self._n_objectives)
+        couples = (n + 1) // 2
+        # binary tournament: the pool is in order of fitness, so the smaller position wins
+        places = self._rng.integers(len(mating), size=(2, 2, couples)).min(axis=0)
+        clash = places[0] == places[1]
+        places[1, clash] = (places[1, clash] + 1) % len(mating)
+        rows = np.array([self._trials[index].row for index in mating])
+        crossed = LevelCrossover()._do(problem, rows[places], random_state=self._rng)
+        children: Matrix = crossed.reshape(-1, rows.shape[1])
+        chosen = np.ones(len(children), dtype=bool)
+        if not strength:
+            chosen = self._rng.random(len(children)) < self.mutate_rate
+        if chosen.any():
+            picked = children[chosen]
+            active = np.ones(picked.shape, dtype=bool)
+            active[:, : space.encoding.n_parameters] = ~space.inactive(picked)
+            mutation = LevelMutation(extra=0.5 + strength)
+            children[chosen] = mutation._do(problem, picked, random_state=self._rng, active=active)
+        return children
+
+    def _mating_pool(self) -> list[int]:
+        """The fittest `cull_size` of the parents and all successes of open blocks, best first."""
+        every = 1 if self._n_objectives == 1 else max(1, self.pool_size // 8)
+        if self._mating is None or self._stale >= every:
+            self._mating = self._fittest([*self._parents, *self._new], self.cull_size)
+            self._stale = 0
+        return self._mating
+
+    def _fittest(self, indices: list[int], n: int) -> list[int]:
+        from searchers.survival import reference_directions, select
+
+        # sorted: the order in which outcomes came back must not decide ties
+        indices = [i for i in sorted(set(indices)) if (outcome := self._trials[i].outcome) and outcome.ok]
+        if len(indices) < 2:
+            return indices
+        losses = np.array([self._losses(self._trials[i].outcome) for i in indices])
+        directions = None
+        if self._n_objectives > 2 or (self._n_objectives == 2 and self.objective_weights):
+            directions = reference_directions(self._n_objectives, self.pool_size, self.objective_weights)
+        return [indices[i] for i in select(losses, n, self._rng, directions)]
+
+    # -- learning ---------------------------------------------------------------------------------
+
+    def _observe(self, trial: Trial, previous: Outcome | None) -> None:
+        passed = trial.outcome is not None and trial.outcome.ok
+        block = None if trial.generation is None else self._blocks[trial.generation]
+        if previous is None:
+            if block is not None:
+                block.back += 1
+                block.passed += passed
+        elif block is not None:
+            block.passed += passed - previous.ok
+        if passed and trial.index not in self._new:
+            self._new.append(trial.index)
+        self._stale += 1
+        if previous is not None:
+            self._mating = None
+        if block is not None and previous is None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Close the blocks that are complete, in order, or top them up."""
+        for number, block in enumerate(self._blocks):
+            if block.closed:
+                continue
+            if block.back < block.quota:
+                return
+            needed = math.ceil(effort.FAIL_SHARE * self.pool_size)
+            if block.passed < needed and not self._exhausted:
+                if block.top_ups < effort.MAX_TOP_UPS:
+                    block.top_ups += 1
+                    block.quota += self.pool_size if self.enable_large_fail_pool else needed - block.passed
+                    return
+                logger.warning(
+                    "generation %d: %d of %d candidates passed, after %d top-ups; going on",
+                    number,
+                    block.passed,
+                    block.quota,
+                    block.top_ups,
+                )
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        block = self._blocks[number]
+        block.closed = True
+        own = [i for i in self._new if (self._trials[i].generation or 0) <= number]
+        self._new = [i for i in self._new if (self._trials[i].generation or 0) > number]
+        ranked = self._fittest([*self._survivors, *own], self.pool_size)
+        self._parents = ranked[: self.cull_size]
+        self._survivors = ranked[: self.pool_size - self.cull_size]
+        self._mating = None
+        if self.generational:
+            self._brood = []
+
+    def generation_closed(self, number: int) -> bool:
+        """Whether all of a generation, top-ups included, is back."""
+        return number < len(self._blocks) and self._blocks[number].closed
+
+    def _finished(self) -> bool:
+        return (
+            self.generations is not None
+            and len(self._blocks) >= self.generations
+            and all(block.closed for block in self._blocks)
+        )
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def _check_sizes(self) -> None:
+        if self.cull_size >= self.pool_size:
+            raise OptionError(
+                f"`cull_size` is {self.cull_size}; it must be less than `pool_size`, {self.pool_size}"
+            )
+        if self.objective_weights is not None and len(self.objective_weights) != self._n_objectives:
+            raise OptionError(
+                f"`objective_weights` has {len(self.objective_weights)} values for "
+                f"{self._n_objectives} objectives"
+            )
+
+    def _algorithm_state(self) -> dict[str, Any]:
+        return {
+            "blocks": [[getattr(block, name) for name in _Block.__slots__] for block in self._blocks],
+            "survivors": self._survivors,
+            "parents": self._parents,
+            "new": self._new,
+            "mating": self._mating,
+            "stale": self._stale,
+            "brood": [row.tolist() for row in self._brood],
+        }
+
+    def _load_algorithm_state(self, state: dict[str, Any]) -> None:
+        self._blocks = []
+        for values in state["blocks"]:
+            block = _Block(0)
+            for name, value in zip(_Block.__slots__, values, strict=True):
+                setattr(block, name, value)
+            self._blocks.append(block)
+        self._survivors, self._parents, self._new = state["survivors"], state["parents"], state["new"]
+        self._mating, self._stale = state["mating"], state["stale"]
+        self._brood = [np.array(row, dtype=np.int32) for row in state["brood"]]
+
+
+def _whole(name: str, value: int | None, least: int) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    raise OptionError(f"`{name}` is {value!r}; it must be None or a whole number of at least {least}")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _weights(weights: Sequence[float]) -> list[float]:
+    numbers = all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights)
+    if not weights or not numbers or not all(math.isfinite(w) and w > 0 for w in weights):
+        raise OptionError(f"`objective_weights` is {weights!r}; it must be a list of numbers above 0")
+    return [float(w) for w in weights]

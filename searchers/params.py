@@ -1,0 +1,618 @@
+"""The kinds of parameter, each a finite, numbered list of values called levels.
+
+Every parameter is one column of a space's integer matrix. Values come back as the objects the user
+gave, or as plain Python numbers; never through numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from searchers.errors import ConfigError, SpaceError
+
+__all__ = [
+    "Boolean",
+    "Choice",
+    "ListOf",
+    "Literal",
+    "LogRange",
+    "Param",
+    "Permutation",
+    "PowerOfTwo",
+    "Range",
+]
+
+MAX_LEVELS = 2**31 - 1
+"""Levels are 32-bit integers."""
+_TABLE_LIMIT = 1 << 16
+
+Number = int | float
+Levels = npt.NDArray[np.int64]
+
+
+class Param:
+    """A parameter with `n_levels` values.
+
+    Attributes:
+        kind: The name of the kind in files.
+        n_levels: How many values there are.
+        ordered: Whether neighbouring levels are alike (numbers), or merely different (categories).
+        knockout_prob: How often an initial candidate lacks this parameter; ``None`` means never,
+            and that no later one lacks it either.
+        when: A condition over parameters declared earlier; where it is false this one is absent.
+    """
+
+    kind: ClassVar[str]
+    n_levels: int
+    ordered: bool = True
+
+    def __init__(self, *, knockout_prob: float | None = None, when: str | None = None) -> None:
+        if knockout_prob is not None:
+            number = _number("knockout_prob", knockout_prob)
+            if not 0 <= number <= 1:
+                raise SpaceError(f"`knockout_prob` is {knockout_prob!r}; a probability lies between 0 and 1")
+        if when is not None and not isinstance(when, str):
+            raise SpaceError(f"`when` is {when!r}; it must be an expression over parameter names, as text")
+        self.knockout_prob = knockout_prob
+        self.when = when
+
+    def value(self, level: int) -> Any:
+        """The value of one level."""
+        raise NotImplementedError
+
+    def level(self, value: Any) -> int:
+        """The level of a value.
+
+        Raises:
+            ConfigError: `value` is not one of this parameter's.
+        """
+        raise NotImplementedError
+
+    def values(self, levels: Levels) -> npt.NDArray[Any]:
+        """The values of many levels, as numbers where all are, else as an object array."""
+        result = np.empty(len(levels), dtype=object)
+        for position, level in enumerate(levels.tolist()):
+            result[position] = self.value(level)
+        return result
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Smallest and largest value, or ``None`` if they are not all numbers."""
+        return None
+
+    def seed_levels(self) -> tuple[int, int]:
+        """First and last level that initial candidates prefer."""
+        return 0, self.n_levels - 1
+
+    def neighbours(self, level: int, radius: int = 1) -> list[int]:
+        """Levels at most `radius` away; for categories, every other level."""
+        if not self.ordered:
+            return [other for other in range(self.n_levels) if other != level]
+        low, high = max(0, level - radius), min(self.n_levels - 1, level + radius)
+        return [other for other in range(low, high + 1) if other != level]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `searchers.files.param_from_dict` makes an equal parameter."""
+        data = {"type": self.kind, **self._fields()}
+        if self.knockout_prob is not None:
+            data["knockout_prob"] = self.knockout_prob
+        if self.when is not None:
+            data["when"] = self.when
+        return data
+
+    def _fields(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.to_dict() == self.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # equality is by content, and contents may be unhashable
+
+    def __repr__(self) -> str:
+        fields = {k: v for k, v in self.to_dict().items() if k != "type" and v is not None}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"
+
+    def _refuse(self, value: Any) -> ConfigError:
+        if self.n_levels <= 12:
+            allowed = ", ".join(repr(self.value(level)) for level in range(self.n_levels))
+        else:
+            allowed = f"{self.value(0)!r} to {self.value(self.n_levels - 1)!r}, {self.n_levels} values"
+        return ConfigError(f"{value!r} is not a value of this parameter; it takes {allowed}")
+
+
+class Range(Param):
+    """``start, start + step, ...`` up to and including `end`.
+
+    Args:
+        start: First value.
+        end: Upper limit, inclusive if a step lands on it.
+        step: Distance of neighbouring values, more than 0.
+        seed_low: Initial candidates prefer values from here ...
+        seed_high: ... to here; without them, from the whole range.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+
+    Raises:
+        SpaceError: A limit is not a finite number, `start` exceeds `end`, the step does nothing, or
+            the seed range lies outside or holds no value.
+    """
+
+    kind = "range"
+
+    def __init__(
+        self,
+        start: Number,
+        end: Number,
+        step: Number = 1,
+        *,
+        seed_low: Number | None = None,
+        seed_high: Number | None = None,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+    ) -> None:
+        super().__init__(knockout_prob=knockout_prob, when=when)
+        self.start, self.end = _number("start", start), _number("end", end)
+        self.step = _number("step", step)
+        if self.start > self.end:
+            raise SpaceError(f"`start` is {start!r} and `end` is {end!r}; start must not exceed end")
+        if self.step <= 0:
+            raise SpaceError(f"`step` is {step!r}; it must be more than 0")
+        span = self.end - self.start
+        if span and (self.step > span or self.start + self.step == self.start):
+            raise SpaceError(f"`step` is {step!r}, which does nothing between {start!r} and {end!r}")
+        # the slack lets 0.1 steps reach their end although 3 * 0.1 > 0.3 in binary
+        steps = span // self.step if self._integral else math.floor(span / self.step * (1 + 1e-12) + 1e-9)
+        if steps >= MAX_LEVELS:
+            raise SpaceError(f"`step` is {step!r}, which makes {steps + 1} values; {MAX_LEVELS} is the most")
+        self.n_levels = int(steps) + 1
+        self.seed_low = None if seed_low is None else _number("seed_low", seed_low)
+        self.seed_high = None if seed_high is None else _number("seed_high", seed_high)
+        self._seeds = self._seed_range()
+
+    @property
+    def _integral(self) -> bool:
+        return all(isinstance(number, int) for number in (self.start, self.end, self.step))
+
+    def _seed_range(self) -> tuple[int, int]:
+        low = self.start if self.seed_low is None else self.seed_low
+        high = self.end if self.seed_high is None else self.seed_high
+        if not self.start <= low <= high <= self.end:
+            raise SpaceError(
+                f"`seed_low` is {self.seed_low!r} and `seed_high` is {self.seed_high!r}; they must be in "
+                f"order and lie between start {self.start!r} and end {self.end!r}"
+            )
+        first = math.ceil((low - self.start) / self.step - 1e-9)
+        last = min(math.floor((high - self.start) / self.step + 1e-9), self.n_levels - 1)
+        if first > last:
+            raise SpaceError(
+                f"no value lies between `seed_low` {low!r} and `seed_high` {high!r}: values are "
+                f"{self.start!r} plus multiples of {self.step!r}"
+            )
+        return first, last
+
+    def value(self, level: int) -> Number:
+        """`start + level * step`."""
+        number: Number = self.start + level * self.step
+        return number
+
+    def level(self, value: Any) -> int:
+        """The level whose value this is, to within rounding of a float."""
+        if not _is_number(value):
+            raise self._refuse(value)
+        level: int = round((value - self.start) / self.step)
+        if 0 <= level < self.n_levels:
+            found = self.value(level)
+            if found == value or math.isclose(found, value, rel_tol=1e-9, abs_tol=abs(self.step) * 1e-6):
+                return level
+        raise self._refuse(value)
+
+    def values(self, levels: Levels) -> npt.NDArray[Any]:
+        """As `Param.values`, by arithmetic."""
+        if self._integral and max(abs(self.start), abs(self.value(self.n_levels - 1))) >= 2**62:
+            return super().values(levels)
+        return np.asarray(self.start + levels * self.step)
+
+    def bounds(self) -> tuple[float, float]:
+        """`start` and the last value."""
+        return self.start, self.value(self.n_levels - 1)
+
+    def seed_levels(self) -> tuple[int, int]:
+        """The levels from `seed_low` to `seed_high`."""
+        return self._seeds
+
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"start": self.start, "end": self.end, "step": self.step}
+        if self.seed_low is not None:
+            fields["seed_low"] = self.seed_low
+        if self.seed_high is not None:
+            fields["seed_high"] = self.seed_high
+        return fields
+
+
+class PowerOfTwo(Param):
+    """``low, 2 * low, ... high``.
+
+    Args:
+        low: First value, a power of two of at least 1.
+        high: Last value, a power of two.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+
+    Raises:
+        SpaceError: A limit is not a power of two, or `low` exceeds `high`.
+    """
+
+    kind = "power_of_two"
+
+    def __init__(
+        self, low: int, high: int, *, knockout_prob: float | None = None, when: str | None = None
+    ) -> None:
+        super().__init__(knockout_prob=knockout_prob, when=when)
+        for name, limit in (("low", low), ("high", high)):
+            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or limit & (limit - 1):
+                raise SpaceError(f"`{name}` is {limit!r}; it must be a power of two, at least 1")
+        if low > high:
+            raise SpaceError(f"`low` is {low} and `high` is {high}; low must not exceed high")
+        if high >= 2**62:
+            raise SpaceError(f"`high` is {high}; 2**61 is the most")
+        self.low, self.high = low, high
+        self.n_levels = high.bit_length() - low.bit_length() + 1
+
+    def value(self, level: int) -> int:
+        """`low * 2**level`."""
+        return self.low << level
+
+    def level(self, value: Any) -> int:
+        """The exponent above `low`."""
+        if _is_number(value) and value == int(value) and self.low <= value <= self.high:
+            level = int(value).bit_length() - self.low.bit_length()
+            if self.value(level) == value:
+                return level
+        raise self._refuse(value)
+
+    def values(self, levels: Levels) -> npt.NDArray[Any]:
+        """As `Param.values`, by shifting."""
+        return np.left_shift(np.int64(self.low), levels.astype(np.int64))
+
+    def bounds(self) -> tuple[float, float]:
+        """`low` and `high`."""
+        return self.low, self.high
+
+    def _fields(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
+
+
+class Choice(Param):
+    """One of a list.
+
+    Numbers are sorted and count as ordered; anything else, and a mixture, is categorical.
+
+    Args:
+        choices: The values, at least one, all different; a numpy array gives plain Python values.
+        ordered: Overrides what is said above: ``True`` keeps the given order as a scale.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+
+    Raises:
+        SpaceError: No values, a value twice, or something that is not a list of values.
+    """
+
+    kind = "choice"
+
+    def __init__(
+        self,
+        choices: Sequence[Any] | npt.NDArray[Any],
+        *,
+        ordered: bool | None = None,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+    ) -> None:
+        super().__init__(knockout_prob=knockout_prob, when=when)
+        if isinstance(choices, np.ndarray):
+            choices = choices.tolist()
+        if isinstance(choices, (str, bytes, dict)) or not isinstance(choices, Sequence):
+            raise SpaceError(f"`choices` is {choices!r}; it must be a list of values")
+        if not choices:
+            raise SpaceError("`choices` is empty; a choice needs at least one value")
+        values = list(choices)
+        for value in values:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SpaceError(f"`choices` holds {value!r}; use a finite number or a string")
+        twice = _first_repeated(values)
+        if twice is not None:
+            raise SpaceError(f"`choices` holds {values[twice]!r} twice; each value may appear once")
+        numeric = all(_is_number(value) for value in values)
+        self._declared_order = ordered
+        self.ordered = numeric if ordered is None else bool(ordered)
+        self.choices: list[Any] = sorted(values) if numeric and ordered is None else values
+        self.n_levels = len(self.choices)
+        self._array = _as_array(self.choices)
+
+    def value(self, level: int) -> Any:
+        """The object that was given."""
+        return self.choices[level]
+
+    def level(self, value: Any) -> int:
+        """Position of the value; a number also matches an equal number of another type."""
+        for position, choice in enumerate(self.choices):
+            if type(choice) is type(value) and _same(choice, value):
+                return position
+        for position, choice in enumerate(self.choices):
+            if isinstance(choice, bool) == isinstance(value, bool) and _same(choice, value):
+                return position
+        raise self._refuse(value)
+
+    def values(self, levels: Levels) -> npt.NDArray[Any]:
+        """As `Param.values`, by look-up."""
+        return self._array[levels]
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Smallest and largest, when all are numbers."""
+        if not all(_is_number(choice) for choice in self.choices):
+            return None
+        return min(self.choices), max(self.choices)
+
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"choices": self.choices}
+        if self._declared_order is not None:
+            fields["ordered"] = self._declared_order
+        return fields
+
+
+class LogRange(Choice):
+    """`total` numbers from `start` to `end`, evenly spaced in their logarithm.
+
+    Args:
+        start: First value, more than 0.
+        end: Last value.
+        total: How many, both ends included.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+
+    Raises:
+        SpaceError: A limit is not a positive finite number, `start` exceeds `end`, or `total` is
+            not a count that can tell them apart.
+    """
+
+    kind = "log_range"
+
+    def __init__(
+        self,
+        start: float,
+        end: float,
+        total: int = 10,
+        *,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+    ) -> None:
+        low, high = _number("start", start), _number("end", end)
+        if low <= 0:
+            raise SpaceError(f"`start` is {start!r}; a logarithmic range starts above 0")
+        if low > high:
+            raise SpaceError(f"`start` is {start!r} and `end` is {end!r}; start must not exceed end")
+        if not isinstance(total, int) or isinstance(total, bool) or total < 1:
+            raise SpaceError(f"`total` is {total!r}; it must be a whole number, at least 1")
+        if total > _TABLE_LIMIT:
+            raise SpaceError(f"`total` is {total}; {_TABLE_LIMIT} is the most")
+        if total == 1 and low != high:
+            raise SpaceError(f"`total` is 1, which cannot hold both {start!r} and {end!r}; use 2 or more")
+        ratio = math.log(high / low) if math.isfinite(high / low) else math.log(high) - math.log(low)
+        inner = [low * math.exp(ratio * i / (total - 1)) for i in range(1, total - 1)]
+        values = [float(low), *inner, float(high)] if total > 1 else [float(low)]
+        super().__init__(sorted(set(values)), knockout_prob=knockout_prob, when=when)
+        self.start, self.end, self.total = low, high, total
+
+    def level(self, value: Any) -> int:
+        """The level whose value this is, to within rounding."""
+        if _is_number(value):
+            position = int(np.abs(self._array - value).argmin())
+            if math.isclose(self.choices[position], value, rel_tol=1e-9):
+                return position
+        raise self._refuse(value)
+
+    def _fields(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "total": self.total}
+
+
+class Literal(Choice):
+    """A constant, useful for a flag that is there or not (`knockout_prob`).
+
+    Args:
+        value: What the objective gets.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+    """
+
+    kind = "literal"
+
+    def __init__(self, value: Any, *, knockout_prob: float | None = None, when: str | None = None) -> None:
+        super().__init__([value], knockout_prob=knockout_prob, when=when)
+
+    def _fields(self) -> dict[str, Any]:
+        return {"value": self.choices[0]}
+
+
+class Boolean(Choice):
+    """``False`` or ``True``.
+
+    Args:
+        knockout_prob: See `Param`.
+        when: See `Param`.
+    """
+
+    kind = "boolean"
+
+    def __init__(self, *, knockout_prob: float | None = None, when: str | None = None) -> None:
+        super().__init__([False, True], knockout_prob=knockout_prob, when=when)
+
+    def _fields(self) -> dict[str, Any]:
+        return {}
+
+
+class Permutation(Param):
+    """An order of some items, as a list.
+
+    Levels number the orders lexicographically (the factorial number system). Neighbours are the
+    orders in which two adjacent items have changed places.
+
+    Args:
+        items: The items, all different, or a number n for ``0 .. n-1``; at most 12.
+        knockout_prob: See `Param`.
+        when: See `Param`.
+
+    Raises:
+        SpaceError: No items, too many, or one of them twice.
+    """
+
+    kind = "permutation"
+    ordered = False
+
+    def __init__(
+        self, items: int | Sequence[Any], *, knockout_prob: float | None = None, when: str | None = None
+    ) -> None:
+        super().__init__(knockout_prob=knockout_prob, when=when)
+        if isinstance(items, int) and not isinstance(items, bool):
+            if not 1 <= items <= 12:
+                raise SpaceError(f"`items` is {items}; a permutation has 1 to 12 items")
+            items = list(range(items))
+        if isinstance(items, (str, bytes)) or not isinstance(items, Sequence):
+            raise SpaceError(f"`items` is {items!r}; it must be a list, or how many there are")
+        if not 1 <= len(items) <= 12:
+            raise SpaceError(f"`items` has {len(items)} entries; a permutation has 1 to 12 items")
+        twice = _first_repeated(list(items))
+        if twice is not None:
+            raise SpaceError(f"`items` holds {items[twice]!r} twice; each item may appear once")
+        self.items = list(items)
+        self.n_levels = math.factorial(len(self.items))
+
+    def value(self, level: int) -> list[Any]:
+        """The order with this number."""
+        rest, order = list(self.items), []
+        for left in range(len(self.items) - 1, -1, -1):
+            position, level = divmod(level, math.factorial(left))
+            order.append(rest.pop(position))
+        return order
+
+    def level(self, value: Any) -> int:
+        """The number of this order."""
+        rest, level = list(self.items), 0
+        if isinstance(value, (list, tuple)) and len(value) == len(rest):
+            for item in value:
+                matches = [i for i, other in enumerate(rest) if type(other) is type(item) and other == item]
+                if not matches:
+                    break
+                level = level * len(rest) + matches[0]
+                rest.pop(matches[0])
+            else:
+                return level
+        raise self._refuse(value)
+
+    def neighbours(self, level: int, radius: int = 1) -> list[int]:
+        """Orders that `radius` or fewer swaps of adjacent items lead to."""
+        seen, frontier = {level}, {level}
+        for _ in range(radius):
+            reached = set()
+            for current in frontier:
+                order = self.value(current)
+                for left in range(len(order) - 1):
+                    swapped = [*order[:left], order[left + 1], order[left], *order[left + 2 :]]
+                    reached.add(self.level(swapped))
+            frontier = reached - seen
+            seen |= reached
+        return sorted(seen - {level})
+
+    def _fields(self) -> dict[str, Any]:
+        return {"items": self.items}
+
+
+class ListOf:
+    """`length` parameters of the same kind, given to the objective as one list.
+
+    Args:
+        param: The kind of each element; it cannot itself be absent.
+        length: How many elements.
+        knockout_prob: How often an initial candidate lacks the whole list.
+
+    Raises:
+        SpaceError: `length` is not a positive whole number, or `param` is not a parameter that is
+            always there.
+    """
+
+    kind = "list_of"
+
+    def __init__(self, param: Param, length: int, *, knockout_prob: float | None = None) -> None:
+        if not isinstance(param, Param):
+            raise SpaceError(f"`param` is {param!r}; it must be a parameter such as PowerOfTwo(16, 128)")
+        if param.knockout_prob is not None or param.when is not None:
+            raise SpaceError(
+                "`param` has `knockout_prob` or `when`; give `knockout_prob` to the ListOf itself"
+            )
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+            raise SpaceError(f"`length` is {length!r}; it must be a whole number, at least 1")
+        Literal(0, knockout_prob=knockout_prob)  # checks it
+        self.param, self.length, self.knockout_prob = param, length, knockout_prob
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Param.to_dict`."""
+        data: dict[str, Any] = {"type": self.kind, "param": self.param.to_dict(), "length": self.length}
+        if self.knockout_prob is not None:
+            data["knockout_prob"] = self.knockout_prob
+        return data
+
+    def __repr__(self) -> str:
+        return f"ListOf({self.param!r}, {self.length}, knockout_prob={self.knockout_prob!r})"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        if _is_number(value):
+            float(value)
+            return value
+    except OverflowError:
+        pass
+    raise SpaceError(f"`{name}` is {value!r}; it must be a finite number")
+
+
+def _same(left: Any, right: Any) -> bool:
+    try:
+        return left is right or bool(left == right)
+    except Exception:  # a user's own comparison may raise anything, e.g. for arrays
+        return False
+
+
+def _first_repeated(values: list[Any]) -> int | None:
+    try:
+        seen: set[tuple[type, Any]] = set()
+        for position, value in enumerate(values):
+            if (type(value), value) in seen:
+                return position
+            seen.add((type(value), value))
+        return None
+    except TypeError:  # unhashable values: compare pairwise
+        for position, value in enumerate(values):
+            if any(type(value) is type(other) and _same(value, other) for other in values[:position]):
+                return position
+        return None
+
+
+def _as_array(values: list[Any]) -> npt.NDArray[Any]:
+    if all(type(value) is bool for value in values):
+        return np.array(values, dtype=bool)
+    if all(type(value) is int and abs(value) < 2**62 for value in values):
+        return np.array(values, dtype=np.int64)
+    if all(type(value) is float for value in values):
+        return np.array(values, dtype=np.float64)
+    array = np.empty(len(values), dtype=object)
+    for position, value in enumerate(values):
+        array[position] = value
+    return array
