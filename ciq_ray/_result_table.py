@@ -126,13 +126,13 @@ def _params_json(params: Any, lost: set[str]) -> str:
     def plain(value: Any) -> Any:
         if hasattr(value, "tolist"):  # NumPy's
             return value.tolist()
-        lost.add(type(value).__qualname__)
+        lost.add(type(value).__name__)
         return repr(value)
 
     try:
         return json.dumps(params, default=plain)
     except (TypeError, ValueError, RecursionError):
-        lost.add(type(params).__qualname__)
+        lost.add(type(params).__name__)
         return json.dumps(repr(params))
 
 

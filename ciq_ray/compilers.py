@@ -208,7 +208,7 @@ class KernelReport:
         return self.spill_stores + self.spill_loads
 
 
-_FUNCTION = re.compile(r"(?:Compiling entry function|Function properties for|Compiling) '?([\w.$@]+)'?")
+_FUNCTION = re.compile(r"(?:Compiling entry function|Function properties for) '?([\w.$@]+)'?")
 _NUMBERS = {
     "stack": re.compile(r"(\d+) bytes stack frame"),
     "spill_stores": re.compile(r"(\d+) bytes spill stores"),

@@ -24,6 +24,12 @@ __all__ = ["TrackerFeed"]
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_S = 30.0
+"""How long the end of a search waits for a tracker in which nothing moves."""
+_FAREWELL_S = 1.0
+
+_Event = tuple[str, tuple[Any, ...], dict[str, Any]]
+
 
 class TrackerFeed:
     """Drives one tracker through the life cycle of a search.
@@ -45,13 +51,14 @@ class TrackerFeed:
         self._generation_changed = generation_changed
         self._waiting: defaultdict[int, list[tuple[Score, dict[str, Any]]]] = defaultdict(list)
         self._current: int | None = None
-        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._taken = 0
+        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ciq-tracker", daemon=True)
 
     def start(self, **details: Any) -> None:
         """The search begins."""
         self._thread.start()
-        self._events.put(lambda: self._tracker.search_starts(**details))
+        self._tell("search_starts", **details)
 
     def evaluated(self, score: Score, generation: int, **details: Any) -> None:
         """An evaluation of `generation` is back."""
@@ -59,25 +66,45 @@ class TrackerFeed:
         self._waiting[max(generation, self._current or 0)].append((score, details))
         self._release()
 
-    def end(self, **details: Any) -> None:
+    def end(self, *, at_once: bool = False, **details: Any) -> None:
         """The search is over: whatever still waits is told, then the tracker is cleaned up.
 
-        Returns when the tracker has seen everything.
+        Returns when the tracker has seen everything, or takes nothing any more.
+
+        Args:
+            at_once: Hardly wait for the tracker.
+            **details: For `search_ends`.
         """
         if not self._thread.is_alive():
             return
-        for number in sorted(self._waiting):
+        for number in range(self._current or 0, max(self._waiting, default=-1) + 1):
             self._enter(number)
             self._flush(number)
         self._leave()
-        self._events.put(lambda: self._tracker.search_ends(**details))
-        self._events.put(lambda: self._tracker.cleanup())
+        self._tell("search_ends", **details)
+        self._tell("cleanup")
         self._events.put(None)
-        self._thread.join()
+        self._wait(at_once)
+
+    def _wait(self, at_once: bool) -> None:
+        patience_s = _FAREWELL_S if at_once else PATIENCE_S
+        while True:
+            taken = self._taken
+            self._thread.join(patience_s)
+            if not self._thread.is_alive():
+                return
+            if at_once or taken == self._taken:
+                break
+        logger.warning(
+            "the tracker %s is left behind after %g s, with %d calls to go",
+            type(self._tracker).__name__,
+            patience_s,
+            self._events.qsize(),
+        )
 
     def _release(self) -> None:
         if self._current is None:
-            self._enter(min(self._waiting))
+            self._enter(0)
         while self._current is not None:
             number = self._current
             self._flush(number)
@@ -91,26 +118,29 @@ class TrackerFeed:
         self._leave()
         self._current = number
         self._generation_changed(number)
-        self._events.put(lambda: self._tracker.generation_starts(number))
+        self._tell("generation_starts", number)
 
     def _leave(self) -> None:
         if self._current is not None:
             number, self._current = self._current, None
-            self._events.put(lambda: self._tracker.generation_ends(number))
+            self._tell("generation_ends", number)
 
     def _flush(self, number: int) -> None:
         for score, details in self._waiting.pop(number, ()):
-            self._events.put(lambda score=score, details=details: self._evaluation(score, details))  # type: ignore[misc]
+            self._tell("pre_objective", score, **details)
+            self._tell("post_objective", score, **details)
 
-    def _evaluation(self, score: Score, details: dict[str, Any]) -> None:
-        self._tracker.pre_objective(score.params, **details)
-        self._tracker.post_objective(score.to_json(), **details)
+    def _tell(self, event: str, *arguments: Any, **details: Any) -> None:
+        self._events.put((event, arguments, details))
 
     def _work(self) -> None:
-        call = logging_exception(_call)
-        while (event := self._events.get()) is not None:
-            call(event)
+        while (entry := self._events.get()) is not None:
+            self._call(*entry)
+            self._taken += 1
 
-
-def _call(event: Callable[[], None]) -> None:
-    event()
+    def _call(self, event: str, arguments: tuple[Any, ...], details: dict[str, Any]) -> None:
+        if event == "pre_objective":
+            arguments = (arguments[0].params,)
+        elif event == "post_objective":
+            arguments = (arguments[0].to_json(),)
+        logging_exception(getattr(self._tracker, event))(*arguments, **details)

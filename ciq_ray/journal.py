@@ -17,6 +17,7 @@ line being written: a torn last line is cut off when the journal is opened again
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -83,8 +84,9 @@ class Journal:
             raise JournalError(f"cannot open the journal {str(path)!r}: {error.strerror}") from error
         _lock(descriptor, path)
         try:
+            header = read_header(folder)  # what is no journal stays as it is
             _cut_torn_line(descriptor, path)
-            return cls(path, descriptor, read_header(folder))
+            return cls(path, descriptor, header)
         except BaseException:
             os.close(descriptor)
             raise
@@ -98,12 +100,20 @@ class Journal:
         data = b"".join(_line(record) for record in records)
         if not data:
             return
+        written = 0
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
         except OSError as error:
+            self._take_back(written)
             raise JournalError(f"cannot write to the journal {str(self.path)!r}: {error.strerror}") from error
         self._dirty = True
+
+    def _take_back(self, written: int) -> None:
+        """Cut off what a failed write has left: a later record must begin a line of its own."""
+        if written:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
 
     def sync(self) -> None:
         """Return when everything written has reached the disk."""
@@ -161,7 +171,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise JournalError(f"line {number} of {str(path)!r} cannot be read: {error}") from error
             if not isinstance(record, dict):
                 raise JournalError(f"line {number} of {str(path)!r} is not a record")

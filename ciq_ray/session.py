@@ -118,17 +118,18 @@ class Session:
             else:
                 self._say(f"run {search.run_id}: {folder}")
                 recorder.begin(total, 0)
-            reason = "failed"
+            reason, at_once = "failed", False
             try:
                 reason = engine.run()
                 recorder.check_end()
             except BaseException as error:
                 reason = f"{type(error).__name__}: {error}"
+                at_once = not isinstance(error, Exception)
                 worker.cancel()
                 raise
             finally:
                 engine.end(reason)
-                recorder.end(reason)
+                recorder.end(reason, at_once)
             recorder.result.save(folder / "results.csv")
             if reason == "stopped":
                 self._say(f"stopped; go on with: ciq resume {folder}")
@@ -374,11 +375,11 @@ class _Recorder:
         if self.search.exit_on_failure and not self._passed and self._back[0]:
             self._raise_failed(self._back[0])
 
-    def end(self, reason: str) -> None:
-        """The search is over: everything that is recorded gets its end."""
+    def end(self, reason: str, at_once: bool) -> None:
+        """The search is over: everything that is recorded gets its end; hardly waits if `at_once`."""
         if self._progress is not None:
             self._progress.close()
-        self._feed.end(reason=reason)
+        self._feed.end(at_once=at_once, reason=reason)
         self._dump(final=True)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ to memory. Its launch bounds decide how many registers there are, and so how man
 multiprocessor can run at once. This search looks for the options with the least spilling for each
 number of registers. It needs no GPU: ptxas reports both numbers.
 
-    python examples/ptxas_spill.py --generations 5 --output ptxas_spill
+    python examples/ptxas_spill.py --generations 4 --output ptxas_spill
 """
 
 import argparse
@@ -13,9 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from ciq_ray import Search, SearchConfiguration
+from ciq_ray import Search, SearchConfiguration, SearchResult
 from ciq_ray.compilers import KernelReport, find_tool, ptxas_report, run_tool, tool_version
 from ciq_ray.errors import ObjectiveFailure, UnsupportedError
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
@@ -55,22 +54,40 @@ def blocks_per_sm(registers: int) -> int:
     return min(by_registers, THREADS_PER_SM // BLOCK_THREADS)
 
 
-def print_table(default: tuple[int, int], front: list[dict[str, Any]]) -> None:
-    """The default options and the Pareto front, the fewest registers first."""
-    rows = [("default", *default, "(none)")]
-    for number, row in enumerate(front, start=1):
-        spill, registers = row["score"]
-        rows.append((str(number), int(spill), int(registers), " ".join(row["params"].split()) or "(none)"))
+def essential(options: str, scores: tuple[int, int]) -> str:
+    """The options without those that make no difference here."""
+    lines = options.splitlines(keepends=True)
+    for line in list(lines):
+        fewer = "".join(other for other in lines if other != line)
+        try:
+            if spill_and_registers(fewer) == scores:
+                lines.remove(line)
+        except ObjectiveFailure:
+            continue
+    return "".join(lines)
+
+
+def pareto_front(result: SearchResult) -> list[tuple[int, int, str]]:
+    """Spilled bytes, registers and options, the fewest registers first, one of each kind."""
+    front = {(int(row["score"][1]), int(row["score"][0])): row["params"] for row in result.get_best_result()}
+    return [
+        (spill, registers, essential(options, (spill, registers)))
+        for (registers, spill), options in sorted(front.items())
+    ]
+
+
+def print_table(rows: list[tuple[str, int, int, str]]) -> None:
     print(f"\n{'':>7}  {'registers':>9}  {'blocks/SM':>9}  {'spilled':>10}  options")
     for name, spill, registers, options in rows:
-        print(f"{name:>7}  {registers:>9}  {blocks_per_sm(registers):>9}  {spill:>8} B  {options}")
+        shown = " ".join(options.split()) or "(none)"
+        print(f"{name:>7}  {registers:>9}  {blocks_per_sm(registers):>9}  {spill:>8} B  {shown}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--generations", type=int, default=5, help="of 48 candidates each (default: 5)")
+    parser.add_argument("--generations", type=int, default=4, help="of 48 candidates each (default: 4)")
     parser.add_argument("--workers", type=int, default=2, help="ptxas processes at once (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed tries the same options")
+    parser.add_argument("--seed", type=int, default=0, help="where the search starts (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("ptxas_spill"), help="folder to write to")
     arguments = parser.parse_args()
     try:
@@ -91,21 +108,20 @@ def main() -> int:
     seconds = time.perf_counter() - start
 
     default = spill_and_registers("")
-    front = sorted(result.get_best_result(), key=lambda row: row["score"][1])
-    front = [row for i, row in enumerate(front) if row["score"] not in [r["score"] for r in front[:i]]]
+    front = pareto_front(result)
     print(f"\n{len(result.get_results())} option sets in {seconds:.1f} s for {KERNEL} on {ARCHITECTURE}")
-    print_table(default, front)
+    print_table([("default", *default, ""), *((str(i), *row) for i, row in enumerate(front, start=1))])
 
     # the least spilling that runs as many threads at once as the default options do
-    same = [row for row in front if blocks_per_sm(row["score"][1]) >= blocks_per_sm(default[1])]
-    best = min(same or front, key=lambda row: row["score"])
-    options_file = save_compiler_config(arguments.output / f"{KERNEL}.options", best["params"])
+    same = [row for row in front if blocks_per_sm(row[1]) >= blocks_per_sm(default[1])]
+    spill, registers, options = min(same or front)
+    options_file = save_compiler_config(arguments.output / f"{KERNEL}.options", options)
     result.save(arguments.output / "results.csv")
     report = assemble(options_file, arguments.output / f"{KERNEL}.cubin")
-    print(f"\nBest for {blocks_per_sm(report.registers)} blocks on a multiprocessor: {options_file}")
-    print(f"Applied again: {report.spill_bytes} bytes spilled with {report.registers} registers", end="")
-    print(f" (default options: {default[0]} bytes, {default[1]} registers).")
-    if [report.spill_bytes, report.registers] != list(best["score"]):
+    print(f"\nLeast spilling for {blocks_per_sm(registers)} blocks on a multiprocessor: {options_file}")
+    print(f"Applied again: {report.spill_bytes} B spilled with {report.registers} registers", end="")
+    print(f" (default options: {default[0]} B with {default[1]}).")
+    if (report.spill_bytes, report.registers) != (spill, registers):
         print("That is not what the search measured. Did ptxas or the PTX change?", file=sys.stderr)
         return 1
     print("\nTo use it:")

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     )
     from searchers.finite_search import FiniteSearch
     from searchers.genetic import GeneticSearch
+    from searchers.lists import ListOf, Permutation
     from searchers.outcome import FAILURES, STATUSES, Candidate, Outcome
     from searchers.params import (
         Boolean,
         Choice,
-        ListOf,
         Literal,
         LogRange,
-        Permutation,
         PowerOfTwo,
         Range,
     )
@@ -68,7 +67,8 @@ _HOME = {
     "finite_search": ["FiniteSearch"],
     "genetic": ["GeneticSearch"],
     "outcome": ["FAILURES", "STATUSES", "Candidate", "Outcome"],
-    "params": ["Boolean", "Choice", "ListOf", "Literal", "LogRange", "Permutation", "PowerOfTwo", "Range"],
+    "lists": ["ListOf", "Permutation"],
+    "params": ["Boolean", "Choice", "Literal", "LogRange", "PowerOfTwo", "Range"],
     "random_search": ["RandomSearch"],
     "registry": ["create"],
     "space": ["Space"],

@@ -464,7 +464,8 @@ class SpaceSearcher(Searcher):
         return np.asarray(np.array(outcome.values) * signs)
 
     @property
-    def _n_objectives(self) -> int:
+    def n_objectives(self) -> int:
+        """How many values an outcome has."""
         return len(self._modes)
 
     def _known_space(self) -> Space:

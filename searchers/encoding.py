@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers.errors import ConfigError, SpaceError
-from searchers.params import ListOf, Param
+from searchers.lists import ListOf
+from searchers.params import Param
 
 __all__ = ["Encoding", "Leaf", "Matrix", "Path"]
 
@@ -213,22 +214,21 @@ class Encoding:
             return self.renders[path](value)
         return value
 
-    def encode(self, config: Any) -> Matrix:
-        """The row of a configuration; a rendered part may be given as its dict or its rendered form.
+    def encode(self, config: Any) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+        """The row of a configuration, and which parameters it has.
+
+        A rendered part may be given as its dict, or in its rendered form if that can be parsed.
 
         Raises:
-            ConfigError: It is not a member: a name is unknown or missing, or a value is not allowed.
+            ConfigError: A name is unknown, or a value is not allowed.
         """
         row = np.zeros(self.n_columns, dtype=np.int32)
         present = np.zeros(self.n_parameters, dtype=bool)
         self._encode(self.tree, (), config, row, present)
         for j, leaf in enumerate(self.leaves):
-            if not present[j]:
-                if not leaf.can_be_absent:
-                    raise ConfigError(f"the configuration has no {leaf.name}, which cannot be absent")
-                if leaf.bit is not None:
-                    row[leaf.bit] = 1
-        return row
+            if leaf.bit is not None and not present[j]:
+                row[leaf.bit] = 1
+        return row, present
 
     def _encode(
         self, node: Tree, path: Path, config: Any, row: Matrix, present: npt.NDArray[np.bool_]

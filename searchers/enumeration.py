@@ -27,9 +27,9 @@ Array = npt.NDArray[Any]
 
 LIMIT: Final = 1_048_576
 """Most rows that are enumerated."""
-WORK: Final = 400_000_000
+WORK: Final = 1_500_000_000
 """Element operations after which enumeration gives up, a few seconds' worth."""
-_CALL_COST: Final = 500
+_CALL_COST: Final = 2500
 """What one call of a user's function counts."""
 _CHUNK: Final = 1 << 16
 _SHOWN: Final = 6

@@ -320,6 +320,8 @@ class _Run:
             if not (isinstance(only, Op) and only.name in ("list", "tuple")):
                 return self._map(FUNCTIONS[name], [self.value(only, rows).array], rows)
             if name == "len":
+                for arg in only.args:
+                    self.value(arg, rows)  # one without a value leaves the list without a length
                 return column_of([len(only.args)])
             args = only.args
             if name == "sum":

@@ -388,7 +388,8 @@ def _paths(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
     for key, inner in pairs:
         plain = not prefix and isinstance(content, Mapping) and str(key).isidentifier()
-        path = str(key) if plain else f"{prefix or ROOT}[{key!r}]"
+        root = prefix or (ROOT if isinstance(content, Mapping) else LIST_ROOT)
+        path = str(key) if plain else f"{root}[{key!r}]"
         yield path, key
         if isinstance(inner, Mapping | Sequence):
             yield from _paths(inner, path)

@@ -23,14 +23,13 @@ from typing import Any
 
 from searchers.encoding import path_name
 from searchers.errors import SearcherError, SpaceError
+from searchers.lists import ListOf, Permutation
 from searchers.params import (
     Boolean,
     Choice,
-    ListOf,
     Literal,
     LogRange,
     Param,
-    Permutation,
     PowerOfTwo,
     Range,
 )

@@ -21,6 +21,9 @@ __all__ = ["GeneticSearch"]
 logger = logging.getLogger(__name__)
 
 _MATING_ROUNDS = 4
+_IMMIGRANTS = 0.25
+"""Share of random candidates after a block that changed nothing at the top (Grefenstette, "Genetic
+algorithms for changing environments", 1992); twice that after two."""
 _BROOD = 8
 """Children made at a time when candidates are asked for one by one."""
 
@@ -44,7 +47,8 @@ class GeneticSearch(SpaceSearcher):
     the best ``pool_size - cull_size`` survive to be ranked again. One objective ranks by value, two by
     NSGA-II, three and more, or two with weights, by NSGA-III. Children come from binary tournaments,
     crossover and, with the chance `mutate_rate`, mutation; a child that was proposed before is mutated
-    until it is new, and random rows fill what is then missing.
+    until it is new, and random rows fill what is then missing. After a block none of whose members is
+    among the best quarter of the parents, a part of the next one is random too.
 
     Unless `generational` is set, nobody waits for a block to be complete: children are bred from the
     parents and all successes that are back. A block of which fewer than 20% passed is topped up, at
@@ -115,6 +119,7 @@ class GeneticSearch(SpaceSearcher):
         self._new: list[int] = []
         self._mating: list[int] | None = None
         self._stale = 0
+        self._stalled = 0
         self._brood: list[Matrix] = []
         if metric is not None or mode is not None:
             self._check_sizes()
@@ -122,7 +127,7 @@ class GeneticSearch(SpaceSearcher):
     @property
     def pool_size(self) -> int:
         """Candidates of a block."""
-        return self._given_pool or effort.pool_size(self._n_objectives)
+        return self._given_pool or effort.pool_size(self.n_objectives)
 
     @property
     def cull_size(self) -> int:
@@ -174,6 +179,9 @@ class GeneticSearch(SpaceSearcher):
             share = self.init_with_true_random_threshold
             return len(self._admit_random(n, generation=generation, seed_share=share))
         admitted = 0
+        if self._stalled:
+            immigrants = int(self._rng.binomial(n, _IMMIGRANTS * min(self._stalled, 2)))
+            admitted = len(self._admit_random(immigrants, generation=generation))
         for strength in range(_MATING_ROUNDS):
             while admitted < n and self._brood:
                 rows = np.array(self._brood[: n - admitted])
@@ -193,7 +201,7 @@ class GeneticSearch(SpaceSearcher):
         from searchers.operators import LevelCrossover, LevelMutation, LevelProblem
 
         space = self._known_space()
-        problem = LevelProblem(space.encoding, self._n_objectives)
+        problem = LevelProblem(space.encoding, self.n_objectives)
         couples = (n + 1) // 2
         # binary tournament: the pool is in order of fitness, so the smaller position wins
         places = self._rng.integers(len(mating), size=(2, 2, couples)).min(axis=0)
@@ -214,10 +222,10 @@ class GeneticSearch(SpaceSearcher):
         return children
 
     def _mating_pool(self) -> list[int]:
-        """The fittest `cull_size` of the parents and all successes of open blocks, best first."""
-        every = 1 if self._n_objectives == 1 else max(1, self.pool_size // 8)
+        """The fittest `cull_size` of parents, survivors and all successes of open blocks, best first."""
+        every = 1 if self.n_objectives == 1 else max(1, self.pool_size // 8)
         if self._mating is None or self._stale >= every:
-            self._mating = self._fittest([*self._parents, *self._new], self.cull_size)
+            self._mating = self._fittest([*self._parents, *self._survivors, *self._new], self.cull_size)
             self._stale = 0
         return self._mating
 
@@ -230,8 +238,8 @@ class GeneticSearch(SpaceSearcher):
             return indices
         losses = np.array([self._losses(self._trials[i].outcome) for i in indices])
         directions = None
-        if self._n_objectives > 2 or (self._n_objectives == 2 and self.objective_weights):
-            directions = reference_directions(self._n_objectives, self.pool_size, self.objective_weights)
+        if self.n_objectives > 2 or (self.n_objectives == 2 and self.objective_weights):
+            directions = reference_directions(self.n_objectives, self.pool_size, self.objective_weights)
         return [indices[i] for i in select(losses, n, self._rng, directions)]
 
     # -- learning ---------------------------------------------------------------------------------
@@ -280,9 +288,11 @@ class GeneticSearch(SpaceSearcher):
         block.closed = True
         own = [i for i in self._new if (self._trials[i].generation or 0) <= number]
         self._new = [i for i in self._new if (self._trials[i].generation or 0) > number]
-        ranked = self._fittest([*self._survivors, *own], self.pool_size)
-        self._parents = ranked[: self.cull_size]
-        self._survivors = ranked[: self.pool_size - self.cull_size]
+        pool = [*self._survivors, *own]
+        self._parents = self._fittest(pool, self.cull_size)
+        self._survivors = self._fittest(pool, self.pool_size - self.cull_size)
+        leaders = self._fittest(self._parents, max(1, self.cull_size // 4))
+        self._stalled = 0 if any(self._trials[i].generation == number for i in leaders) else self._stalled + 1
         self._mating = None
         if self.generational:
             self._brood = []
@@ -305,10 +315,10 @@ class GeneticSearch(SpaceSearcher):
             raise OptionError(
                 f"`cull_size` is {self.cull_size}; it must be less than `pool_size`, {self.pool_size}"
             )
-        if self.objective_weights is not None and len(self.objective_weights) != self._n_objectives:
+        if self.objective_weights is not None and len(self.objective_weights) != self.n_objectives:
             raise OptionError(
                 f"`objective_weights` has {len(self.objective_weights)} values for "
-                f"{self._n_objectives} objectives"
+                f"{self.n_objectives} objectives"
             )
 
     def _algorithm_state(self) -> dict[str, Any]:
@@ -319,6 +329,7 @@ class GeneticSearch(SpaceSearcher):
             "new": self._new,
             "mating": self._mating,
             "stale": self._stale,
+            "stalled": self._stalled,
             "brood": [row.tolist() for row in self._brood],
         }
 
@@ -330,7 +341,7 @@ class GeneticSearch(SpaceSearcher):
                 setattr(block, name, value)
             self._blocks.append(block)
         self._survivors, self._parents, self._new = state["survivors"], state["parents"], state["new"]
-        self._mating, self._stale = state["mating"], state["stale"]
+        self._mating, self._stale, self._stalled = state["mating"], state["stale"], state["stalled"]
         self._brood = [np.array(row, dtype=np.int32) for row in state["brood"]]
 
 

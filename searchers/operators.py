@@ -23,6 +23,9 @@ SBX_ETA = 3.0
 """Spread of simulated binary crossover; wider than the usual 15, which leaves small ranges where they are."""
 STEP_SHARE = 0.15
 """Standard deviation of a mutation step, as a share of an ordered parameter's levels."""
+RESET_SHARE = 0.3
+"""How often a mutated ordered gene goes to any level instead: numbers that are names in disguise, and
+valleys wider than a step, cannot be crossed otherwise."""
 
 
 class LevelProblem(Problem):
@@ -114,4 +117,5 @@ def _moved(
     still = target == levels
     target = np.where(still, np.where(levels > 0, levels - 1, levels + 1), target)
     other = (levels + rng.integers(1, np.maximum(n_levels, 2))) % n_levels
-    return np.where(ordered, target, other).astype(np.int32)
+    local = ordered & (rng.random(len(levels)) >= RESET_SHARE)
+    return np.where(local, target, other).astype(np.int32)

@@ -43,7 +43,7 @@ _SAMPLES: Final = 1024
 _BLOCK: Final = 32
 _FAN: Final = 4096
 _BOUND_COST: Final = 5
-_OBJECT_COST: Final = 20
+_OBJECT_COST: Final = 8
 
 
 class OutOfBudget(Exception):

@@ -327,9 +327,15 @@ class Space:
         Raises:
             ConfigError: It is not a member of this space, or breaks a constraint.
         """
-        row = self.encoding.encode(config)
+        row, present = self.encoding.encode(config)
+        inactive = self.inactive(row[None, :])[0]
+        for j in np.flatnonzero(present == inactive):
+            leaf = self.encoding.leaves[j]
+            if present[j]:
+                raise ConfigError(f"{leaf.name} is given, but its condition is off: {leaf.param.when}")
+            raise ConfigError(f"the configuration has no {leaf.name}, which cannot be absent")
         for constraint in self._constraints:
-            states = self.encoding.states(row[None, :], self.inactive(row[None, :]))
+            states = self.encoding.states(row[None, :], inactive[None, :])
             if not constraint.holds(states, self._config_of_states)[0]:
                 raise ConfigError(f"{config!r} breaks the constraint {constraint.text}")
         return row

@@ -15,6 +15,7 @@ from ciq_ray._model import Model
 from ciq_ray._types import legacy as legacy_text
 from ciq_ray._types.enums import ProblemType
 from ciq_ray.errors import ConfigurationError, UnsupportedError
+from searchers import effort
 
 __all__ = ["InternalSearchConfiguration", "SearchConfiguration"]
 
@@ -95,12 +96,12 @@ class SearchConfiguration(Model):
     @property
     def resolved_pool_size(self) -> int:
         """`pool_size`, or ``16 * (num_objectives + 1)`` if it is ``None``: 32 for one objective."""
-        return 16 * (self.num_objectives + 1) if self.pool_size is None else self.pool_size
+        return effort.pool_size(self.num_objectives) if self.pool_size is None else self.pool_size
 
     @property
     def resolved_cull_size(self) -> int:
         """`cull_size`, or half the pool, rounded down to an even number, if it is ``None``."""
-        return self.resolved_pool_size // 4 * 2 if self.cull_size is None else self.cull_size
+        return effort.cull_size(self.resolved_pool_size) if self.cull_size is None else self.cull_size
 
     def to_json_dict(self) -> dict[str, Any]:
         """Convert the configuration into a dictionary of plain JSON values, all fields in it."""

@@ -303,6 +303,8 @@ def _option(fields: Fields) -> CompilerOption:
             "needs either `default` (the compiler's own value) or `knockout_prob`, so that the compiler's "
             "defaults belong to the space",
         )
+    if param.when is not None and param.knockout_prob is None:
+        fields.fail("when", "needs `knockout_prob`: where it is false, the option is absent")
     if default is not None:
         try:
             default = param.value(param.level(default))

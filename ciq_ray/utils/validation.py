@@ -147,7 +147,7 @@ def _unboxed(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:
         text = "an object"
     return f"{text[:120]} ({type(value).__name__})"

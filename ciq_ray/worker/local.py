@@ -144,7 +144,7 @@ class _LocalWorker(Worker):
         warn_unused(type(self).__name__, kwargs)
         if len(params_pool) != len(params_ids):
             raise ConfigurationError(
-                f"`params_ids` has {len(params_ids)} ids for {len(params_pool)} parameter sets; there must be as many"
+                f"`params_ids` has {len(params_ids)} ids for {len(params_pool)} parameter sets; give as many"
             )
         baseline: Any = NO_BASELINE
         if self.normalize and self.baseline_score is None and params_pool:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.machinery
 import inspect
+import io
 import os
 import pickle
 import pickletools
@@ -19,6 +20,8 @@ import cloudpickle
 from ciq_ray.errors import ConfigurationError
 
 __all__ = ["Pickler", "check_objective", "is_asynchronous"]
+
+_MAIN = frozenset({"__main__", "__mp_main__"})
 
 
 def is_asynchronous(function: Callable[..., Any]) -> bool:
@@ -65,6 +68,7 @@ class Pickler:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._by_value: set[str] = set()
+        self._foreign: dict[str, bool] = {}
         try:
             self.function = self._dumps_completely(function)
         except Exception as error:
@@ -74,7 +78,6 @@ class Pickler:
                 f"`objective_function` ({_name(function)}) cannot be sent to a worker process: {culprit} "
                 f"cannot be pickled ({_first_line(error)}); create it inside the function"
             ) from error
-        self._markers = [name.encode() for name in ("__main__", *sorted(self._by_value))]
 
     def config(self, config: Any) -> bytes:
         """A configuration as bytes.
@@ -84,8 +87,8 @@ class Pickler:
         """
         try:
             data = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
-            # objects of such modules need the slower pickler; a false alarm costs only time
-            if not any(marker in data for marker in self._markers):
+            # plain data refers to nothing by name; a false alarm costs only time
+            if pickle.STACK_GLOBAL not in data or not self._refers_to_foreign(data):
                 return data
         except Exception:  # lambdas and local classes: the other pickler takes them
             pass
@@ -101,17 +104,54 @@ class Pickler:
         """Pickle, by value where the module cannot be found by a fresh interpreter."""
         while True:
             with _registered(self._by_value):
-                data: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-            missing = {name for name in _module_names(data) if not _found_by_name(name)} - self._by_value
-            if not missing:
+                data = _dumps(value)
+            foreign = {name for name in _strings(data) if self._is_foreign(name)}
+            if foreign <= self._by_value:
                 return data
-            self._by_value |= missing
+            self._by_value |= foreign
+
+    def _refers_to_foreign(self, data: bytes) -> bool:
+        return any(name in _MAIN or self._is_foreign(name) for name in _strings(data))
+
+    def _is_foreign(self, name: str) -> bool:
+        """Whether this names a module of ours that a fresh interpreter does not find."""
+        if name in _MAIN or name not in sys.modules:
+            return False
+        if name not in self._foreign:
+            self._foreign[name] = not _found_by_name(name)
+        return self._foreign[name]
 
 
-def _module_names(data: bytes) -> set[str]:
-    """Names of loaded modules among the strings of a pickle; more than it refers to does no harm."""
-    strings = {argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
-    return {name for name in strings if name in sys.modules and name not in ("__main__", "__mp_main__")}
+def _strings(data: bytes) -> set[str]:
+    """The strings of a pickle, the names of all modules it refers to among them."""
+    return {argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
+
+
+def _dumps(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _CachePickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
+class _CachePickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no type information
+    """Sends functions under ``functools.cache`` as cloudpickle sends plain ones; it has no way of its own."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, functools._lru_cache_wrapper) and _goes_by_value(obj):
+            parameters = obj.cache_parameters()
+            return _cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        return super().reducer_override(obj)
+
+
+def _goes_by_value(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or "__main__"
+    return module in {*_MAIN, *cloudpickle.list_registry_pickle_by_value()} or "<" in getattr(
+        function, "__qualname__", "<"
+    )
+
+
+def _cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+    return functools.lru_cache(maxsize=maxsize, typed=typed)(function)
 
 
 @contextlib.contextmanager
@@ -128,7 +168,6 @@ def _registered(names: set[str]) -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-@functools.lru_cache(maxsize=4096)
 def _found_by_name(name: str) -> bool:
     """Whether a fresh interpreter with our ``sys.path`` imports the module we have under this name."""
     module = sys.modules[name]
@@ -136,9 +175,10 @@ def _found_by_name(name: str) -> bool:
     spec: importlib.machinery.ModuleSpec | None = None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
+        if depth > 1 and path is None:
+            return True  # made by a module that is found, when that is imported, like `os.path`
         spec = _find_spec(".".join(parts[:depth]), path)
         if spec is None:
-            # parts that their package makes when it is imported, such as `os.path`
             return depth > 1 and not _has_own_file(module)
         path = spec.submodule_search_locations
     return spec is None or _same_file(spec, module)
@@ -168,7 +208,7 @@ def _culprit(function: Callable[..., Any]) -> str:
     """The part of an objective that cannot be pickled, in words."""
     for what, value in _parts(function):
         try:
-            cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+            _dumps(value)
         except Exception:
             return f"{what}, {_a(value)},"
     return _a(function)

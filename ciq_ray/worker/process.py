@@ -150,7 +150,7 @@ class WorkerProcess:
     def has_ended(self) -> bool:
         """Whether it is dead, reaped or not."""
         with _reaping:
-            return self.gone or _waited(self.pid, os.WNOHANG)
+            return self.gone or self._waited(os.WNOHANG)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait for its end, `seconds` at most; whether it came."""
@@ -167,7 +167,7 @@ class WorkerProcess:
         Returns:
             How it ended, in words.
         """
-        _waited(self.pid, 0)
+        self._waited(0)
         with _reaping:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -177,6 +177,17 @@ class WorkerProcess:
         if self.pidfd is not None:
             os.close(self.pidfd)
         return _ending(code)
+
+    def _waited(self, flags: int) -> bool:
+        """Whether it has ended; it is left to be reaped, so that its number stays taken."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            if not flags:
+                self._popen.wait()
+            return self._popen.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flags) is not None
+        except ChildProcessError:  # where SIGCHLD is ignored, the system reaps by itself
+            return True
 
     def log_size(self) -> int:
         """Size of its log in bytes."""
@@ -213,14 +224,6 @@ def kill(processes: Collection[WorkerProcess]) -> None:
         there = [process for process in processes if not process.gone]
         if there:
             kill_families([process.pid for process in there], [process.mark for process in there])
-
-
-def _waited(pid: int, flags: int) -> bool:
-    """Whether a child has ended; it is left to be reaped."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | flags) is not None
-    except ChildProcessError:  # where SIGCHLD is ignored, the system reaps by itself
-        return True
 
 
 def _ending(code: int) -> str:

@@ -33,6 +33,8 @@ class _Slot:
     log_start: int = 0
     baseline: tuple[float, ...] | None = None
     baseline_generation: int = 0
+    # the baseline when the task was sent
+    in_force: tuple[float, ...] | None = None
 
 
 class NativePool(Pool):
@@ -123,6 +125,7 @@ class NativePool(Pool):
         if self._baseline is not None and stale:
             config = self._baseline
             slot.doing = "baseline"
+        slot.in_force = slot.baseline
         slot.log_start = process.trim_log()
         slot.sent_at = time.monotonic()
         if self._limit is not None:
@@ -151,8 +154,7 @@ class NativePool(Pool):
             slot.baseline_generation = task.generation
             self._advance(slot)
             return
-        baseline = slot.baseline if self._baseline is not None else None
-        self._reports.append(Report(task.id, outcome, baseline, slot.name, pid))
+        self._reports.append(Report(task.id, outcome, slot.in_force, slot.name, pid))
         slot.task, slot.config = None, b""
         if slot.process is not None and slot.process.ready:
             self._free.appendleft(slot)
