@@ -25,6 +25,7 @@ from ciq_ray._version import __version__
 from ciq_ray.errors import BaselineError, JournalError, WorkerError
 from ciq_ray.journal import Journal
 from ciq_ray.worker.protocol import Report, StreamingWorker, Task
+from searchers.errors import OptionError
 from searchers.outcome import RETRIED, Candidate, Outcome
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Engine:
                     evaluation = self._replayed(record, pending.pop(record["id"]))
                     self._tell(evaluation)
                     outcomes += 1
-            except (KeyError, TypeError) as error:
+            except (AttributeError, KeyError, TypeError, OptionError) as error:
                 raise JournalError(
                     f"{str(self.journal.path)!r} has a record that does not fit: {record}"
                 ) from error

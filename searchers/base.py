@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from ray.tune.search import Searcher
 
 from searchers.encoding import Matrix
@@ -310,9 +309,10 @@ class SpaceSearcher(Searcher):
             ConfigError: `parameters` is not a member of the space.
         """
         row = self._known_space().encode(parameters)
-        if self._admit(row[None, :]):
-            self._ready.pop()  # it has been evaluated already
+        self._admit(row[None, :])
         index = self._by_key[int(self._known_space().keys(row[None, :])[0])]
+        if index in self._ready:
+            self._ready.remove(index)  # it has been evaluated already
         failed = error or pruned or value is None
         self.tell(str(index), Outcome("run_error") if failed else Outcome("ok", value))  # type: ignore[arg-type]
 
@@ -406,25 +406,34 @@ class SpaceSearcher(Searcher):
         self, rows: Matrix, *, generation: int | None = None, tags: Sequence[Any] | None = None
     ) -> list[Trial]:
         """Propose those of `rows` that are valid and new, in their order."""
+        return [
+            self._append(rows[i], key, generation, tags[i] if tags else None)
+            for i, key in self._fresh(rows).items()
+        ]
+
+    def _fresh(self, rows: Matrix) -> dict[int, int]:
+        """Which of `rows` are valid and new: their positions, in order, with their keys."""
         space = self._known_space()
         if not len(rows):
-            return []
-        keys = space.keys(rows).tolist()
-        fresh = [i for i, key in enumerate(keys) if key not in self._by_key]
-        if not fresh:
-            return []
-        admitted = []
-        for i, valid in zip(fresh, space.valid(rows[fresh]).tolist(), strict=True):
-            if not valid or keys[i] in self._by_key:
-                continue
-            trial = Trial(len(self._trials), rows[i].copy(), generation, tags[i] if tags else None)
-            self._by_key[keys[i]] = trial.index
-            self._trials.append(trial)
-            self._ready.append(trial.index)
-            admitted.append(trial)
-        if space.size is not None and len(self._by_key) >= space.size:
+            return {}
+        first: dict[int, int] = {}
+        for i, key in enumerate(space.keys(rows).tolist()):
+            if key not in self._by_key:
+                first.setdefault(key, i)
+        if not first:
+            return {}
+        valid = space.valid(rows[list(first.values())]).tolist()
+        return {i: key for (key, i), is_valid in zip(first.items(), valid, strict=True) if is_valid}
+
+    def _append(self, row: Matrix, key: int, generation: int | None = None, tag: Any = None) -> Trial:
+        """Propose a row that is known to be valid and new."""
+        trial = Trial(len(self._trials), row.copy(), generation, tag)
+        self._by_key[key] = trial.index
+        self._trials.append(trial)
+        self._ready.append(trial.index)
+        if self.space is not None and len(self._by_key) == self.space.size:
             self._exhausted = True
-        return admitted
+        return trial
 
     def _admit_random(
         self, n: int, *, generation: int | None = None, seed_share: float | None = None
@@ -456,12 +465,14 @@ class SpaceSearcher(Searcher):
             mask[space.index_of(proposed)] = False
         return space.rows[mask]
 
-    def _losses(self, outcome: Outcome | None) -> npt.NDArray[np.float64]:
+    def _losses(self, outcome: Outcome | None) -> tuple[float, ...]:
         """An outcome's values with maximised ones negated, so that less is better."""
         if outcome is None or not outcome.ok:
             raise StateError("a failed candidate has no losses")
-        signs = np.array([1.0 if mode == "min" else -1.0 for mode in self._modes])
-        return np.asarray(np.array(outcome.values) * signs)
+        return tuple(
+            value if mode == "min" else -value
+            for value, mode in zip(outcome.values, self._modes, strict=True)
+        )
 
     @property
     def n_objectives(self) -> int:
@@ -497,11 +508,11 @@ class SpaceSearcher(Searcher):
             return
         if self._best == trial.index and previous is not None:
             passed = [t for t in self._trials if t.outcome is not None and t.outcome.ok]
-            best = min(passed, key=lambda t: float(self._losses(t.outcome)[0]), default=None)
+            best = min(passed, key=lambda t: self._losses(t.outcome)[0], default=None)
             self._best = None if best is None else best.index
         elif trial.outcome is not None and trial.outcome.ok:
-            loss = float(self._losses(trial.outcome)[0])
-            if self._best is None or loss < float(self._losses(self._trials[self._best].outcome)[0]):
+            loss = self._losses(trial.outcome)[0]
+            if self._best is None or loss < self._losses(self._trials[self._best].outcome)[0]:
                 self._best = trial.index
 
     def _outcome_of(self, result: dict[str, Any] | None, error: bool) -> Outcome:

@@ -167,9 +167,13 @@ class Encoding:
         rows = np.zeros((len(states), self.n_columns), dtype=np.int32)
         absent = states >= self.n_levels[: self.n_parameters]
         rows[:, : self.n_parameters] = np.where(absent, 0, states)
+        self.set_bits(rows, absent)
+        return rows
+
+    def set_bits(self, rows: Matrix, absent: npt.NDArray[np.bool_]) -> None:
+        """Make the knockout bits of `rows` say which parameters are absent."""
         if self._knockable:
             rows[:, self._bit_columns] = absent[:, self._knockable]
-        return rows
 
     def knocked_out(self, rows: Matrix) -> npt.NDArray[np.bool_]:
         """Which parameters the bits of `rows` take out, shape (n, n_parameters)."""
@@ -184,9 +188,7 @@ class Encoding:
         Multilinear hashing (Lemire and Kaser, "Strongly universal string hashing is fast", 2014): two
         different rows of a search of 100,000 collide with a probability of 3e-10.
         """
-        with np.errstate(over="ignore"):
-            product = canonical.astype(np.uint64) * self._factors
-            return np.asarray(product.sum(axis=1, dtype=np.uint64) + self._factors[0])
+        return np.asarray(canonical.astype(np.uint64) @ self._factors + self._factors[:1])
 
     # -- configurations ---------------------------------------------------------------------------
 

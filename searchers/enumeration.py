@@ -66,7 +66,7 @@ def enumerate_states(
 ) -> npt.NDArray[np.int32] | None:
     """The states of all configurations that satisfy all constraints.
 
-    A constraint may be without a value only where another one says no.
+    A constraint, or a part of its outermost ``and``, may be without a value where another one says no.
 
     Args:
         domains: The parameters.
@@ -147,10 +147,10 @@ def _solve(
         found = solve(leaves, among, domains, limit=0 if too_many else most, budget=budget)
         if not len(found.rows):
             raise _nothing_satisfies(found.culprit, among, domains, budget)
+        filters += _check_unsure(found, domains)
         if not found.complete:
             too_many = True
             continue
-        filters += _check_unsure(found, domains)
         groups.append(_Group(found.leaves, found.rows, len(found.rows)))
         count *= len(found.rows)
         too_many = too_many or ((crossed or bool(filters)) and count > most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,19 +25,20 @@ _MATING_ROUNDS = 4
 _IMMIGRANTS = 0.25
 """Share of random candidates after a block that changed nothing at the top (Grefenstette, "Genetic
 algorithms for changing environments", 1992); twice that after two."""
+_LITTER = 32
 _BROOD = 8
-"""Children made at a time when candidates are asked for one by one."""
+"""When candidates are asked for one by one, this many are taken from a litter: more would be bred from
+parents of yesterday, while a litter costs little more than one child."""
 
 
 class _Block:
     """One generation: how much of it was asked for, is back, and passed."""
 
-    __slots__ = ("asked", "back", "closed", "passed", "quota", "top_ups")
+    __slots__ = ("asked", "back", "passed", "quota", "top_ups")
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
         self.asked = self.back = self.passed = self.top_ups = 0
-        self.closed = False
 
 
 class GeneticSearch(SpaceSearcher):
@@ -114,13 +116,14 @@ class GeneticSearch(SpaceSearcher):
         self.enable_large_fail_pool = bool(enable_large_fail_pool)
         self.generational = bool(generational)
         self._blocks: list[_Block] = []
+        self._closed = 0  # blocks are closed in order
         self._survivors: list[int] = []
         self._parents: list[int] = []
         self._new: list[int] = []
         self._mating: list[int] | None = None
         self._stale = 0
         self._stalled = 0
-        self._brood: list[Matrix] = []
+        self._brood: deque[tuple[Matrix, int]] = deque()
         if metric is not None or mode is not None:
             self._check_sizes()
 
@@ -153,8 +156,7 @@ class GeneticSearch(SpaceSearcher):
 
     def _open_block(self) -> int | None:
         """The first block that lacks candidates, a new one if need be; ``None`` to wait or at the end."""
-        first = next((i for i, block in enumerate(self._blocks) if not block.closed), len(self._blocks))
-        for number in range(first, len(self._blocks)):
+        for number in range(self._closed, len(self._blocks)):
             if self._blocks[number].asked < self._blocks[number].quota:
                 return number
             if self.generational:
@@ -181,19 +183,26 @@ class GeneticSearch(SpaceSearcher):
         admitted = 0
         if self._stalled:
             immigrants = int(self._rng.binomial(n, _IMMIGRANTS * min(self._stalled, 2)))
-            admitted = len(self._admit_random(immigrants, generation=generation))
-        for strength in range(_MATING_ROUNDS):
-            while admitted < n and self._brood:
-                rows = np.array(self._brood[: n - admitted])
-                del self._brood[: n - admitted]
-                admitted += len(self._admit(rows, generation=generation))
+            if immigrants:
+                admitted = len(self._admit_random(immigrants, generation=generation))
+        for strength in range(_MATING_ROUNDS + 1):
+            admitted += self._admit_brood(n - admitted, generation)
             if admitted >= n or self._exhausted:
                 return admitted
-            self._brood = list(self._children(max(n - admitted, _BROOD), mating, strength))
+            if strength < _MATING_ROUNDS:
+                children = self._children(max(n - admitted, _LITTER), mating, strength)
+                self._brood.extend((children[i], key) for i, key in self._fresh(children).items())
+                while len(self._brood) > max(n - admitted, _BROOD):
+                    self._brood.pop()
+        return admitted + len(self._admit_random(n - admitted, generation=generation))
+
+    def _admit_brood(self, n: int, generation: int) -> int:
+        admitted = 0
         while admitted < n and self._brood:
-            admitted += len(self._admit(self._brood.pop(0)[None, :], generation=generation))
-        if admitted < n and not self._exhausted:
-            admitted += len(self._admit_random(n - admitted, generation=generation))
+            row, key = self._brood.popleft()
+            if key not in self._by_key:
+                self._append(row, key, generation)
+                admitted += 1
         return admitted
 
     def _children(self, n: int, mating: list[int], strength: int) -> Matrix:
@@ -234,6 +243,8 @@ class GeneticSearch(SpaceSearcher):
 
         # sorted: the order in which outcomes came back must not decide ties
         indices = [i for i in sorted(set(indices)) if (outcome := self._trials[i].outcome) and outcome.ok]
+        if self.n_objectives == 1:
+            return sorted(indices, key=lambda i: self._losses(self._trials[i].outcome))[:n]
         if len(indices) < 2:
             return indices
         losses = np.array([self._losses(self._trials[i].outcome) for i in indices])
@@ -263,9 +274,8 @@ class GeneticSearch(SpaceSearcher):
 
     def _settle(self) -> None:
         """Close the blocks that are complete, in order, or top them up."""
-        for number, block in enumerate(self._blocks):
-            if block.closed:
-                continue
+        for number in range(self._closed, len(self._blocks)):
+            block = self._blocks[number]
             if block.back < block.quota:
                 return
             needed = math.ceil(effort.FAIL_SHARE * self.pool_size)
@@ -284,8 +294,7 @@ class GeneticSearch(SpaceSearcher):
             self._close(number)
 
     def _close(self, number: int) -> None:
-        block = self._blocks[number]
-        block.closed = True
+        self._closed = number + 1
         own = [i for i in self._new if (self._trials[i].generation or 0) <= number]
         self._new = [i for i in self._new if (self._trials[i].generation or 0) > number]
         pool = [*self._survivors, *own]
@@ -295,17 +304,17 @@ class GeneticSearch(SpaceSearcher):
         self._stalled = 0 if any(self._trials[i].generation == number for i in leaders) else self._stalled + 1
         self._mating = None
         if self.generational:
-            self._brood = []
+            self._brood.clear()
 
     def generation_closed(self, number: int) -> bool:
         """Whether all of a generation, top-ups included, is back."""
-        return number < len(self._blocks) and self._blocks[number].closed
+        return number < self._closed
 
     def _finished(self) -> bool:
         return (
             self.generations is not None
             and len(self._blocks) >= self.generations
-            and all(block.closed for block in self._blocks)
+            and self._closed == len(self._blocks)
         )
 
     # -- state ------------------------------------------------------------------------------------
@@ -324,13 +333,14 @@ class GeneticSearch(SpaceSearcher):
     def _algorithm_state(self) -> dict[str, Any]:
         return {
             "blocks": [[getattr(block, name) for name in _Block.__slots__] for block in self._blocks],
+            "closed": self._closed,
             "survivors": self._survivors,
             "parents": self._parents,
             "new": self._new,
             "mating": self._mating,
             "stale": self._stale,
             "stalled": self._stalled,
-            "brood": [row.tolist() for row in self._brood],
+            "brood": [row.tolist() for row, _ in self._brood],
         }
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
@@ -340,9 +350,12 @@ class GeneticSearch(SpaceSearcher):
             for name, value in zip(_Block.__slots__, values, strict=True):
                 setattr(block, name, value)
             self._blocks.append(block)
+        self._closed = state["closed"]
         self._survivors, self._parents, self._new = state["survivors"], state["parents"], state["new"]
         self._mating, self._stale, self._stalled = state["mating"], state["stale"], state["stalled"]
-        self._brood = [np.array(row, dtype=np.int32) for row in state["brood"]]
+        rows = [np.array(row, dtype=np.int32) for row in state["brood"]]
+        keys = self._known_space().keys(np.array(rows)).tolist() if rows else []
+        self._brood = deque(zip(rows, keys, strict=True))
 
 
 def _whole(name: str, value: int | None, least: int) -> int | None:

@@ -13,6 +13,9 @@ from searchers.space import Space
 
 __all__ = ["RandomSearch"]
 
+_BLOCK = 64
+"""Rows drawn at a time, since one costs almost as much as many."""
+
 
 class RandomSearch(FiniteSearch):
     """Propose `count` random configurations without repeats.
@@ -51,7 +54,7 @@ class RandomSearch(FiniteSearch):
         self.count = count
 
     def _propose(self, n: int) -> None:
-        self._admit_random(min(n, self.count - len(self._trials)))
+        self._admit_random(min(max(n, _BLOCK), self.count - len(self._trials)))
 
     def _finished(self) -> bool:
         return len(self._trials) >= self.count

@@ -203,6 +203,7 @@ class Space:
         out = self.inactive(rows)
         canonical = rows.copy()
         canonical[:, : self.encoding.n_parameters][out] = 0
+        self.encoding.set_bits(canonical, out)  # under a condition that is off, a bit says nothing
         return canonical
 
     def keys(self, rows: Matrix) -> npt.NDArray[np.uint64]:

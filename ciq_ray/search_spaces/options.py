@@ -91,8 +91,12 @@ class CompilerOption:
         """The line of each value, with the value; the default's line is empty."""
         if self.switch:
             return [("", False), (self.flag, True)]
+        default = (type(self.default), self.default)  # True equals 1: the type counts
         values = [self.param.value(level) for level in range(self.param.n_levels)]
-        return [("" if value == self.default else option_line(self.flag, value), value) for value in values]
+        return [
+            ("" if (type(value), value) == default else option_line(self.flag, value), value)
+            for value in values
+        ]
 
     def holds_for(self, versions: Collection[tuple[int, int]], architectures: Collection[str]) -> bool:
         """Whether every one of `versions` and `architectures` has it."""
@@ -117,7 +121,6 @@ class OptionsText:
         table = [(option.name, option.lines(), option.companions) for option in options]
         self.fingerprint = hashlib.sha256(repr(table).encode()).hexdigest()[:16]
         self._companions = {name: companions for name, _, companions in table}
-        # True equals 1: the type is part of the key
         self._lines = {
             name: {(type(value), value): line for line, value in lines} for name, lines, _ in table
         }
@@ -228,6 +231,12 @@ class CompilerSpace:
                         twice = f"is {getattr(option, what)!r}, as of an earlier option"
                         fields.fail(f"options[{position}].{what}", twice)
             options.append(option)
+        taken = {line for option in options for line in option.companions}
+        for position, option in enumerate(options):
+            for line, _ in option.lines():
+                if line and line in taken:
+                    fields.fail(f"options[{position}]", f"makes the line {line!r}, as another option does")
+                taken.add(line)
         fields.done()
         if not options:
             fields.fail("options", "is empty; there is nothing to search")

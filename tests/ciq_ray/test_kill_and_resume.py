@@ -83,6 +83,8 @@ class Killed:
             goal = min(before + evaluations, EVALUATIONS - 1)
             self.wait_for(lambda: self.count() >= goal or driver.poll() is not None, "progress")
             time.sleep(self.rng.uniform(0, 0.008))
+        if driver.poll() is not None:
+            assert driver.returncode == 0, driver.communicate()
         driver.kill()
         driver.wait()
         self.wait_for(lambda: not self.scripts.alive(), "the end of its processes", within=3)

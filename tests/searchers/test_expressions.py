@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -10,10 +11,64 @@ from searchers.errors import ConstraintError
 from searchers.expressions import MAX_DEPTH, MAX_TEXT, Const, Leaf, Op, conjuncts, parse
 
 TREE = {"BLOCK": 0, "outer": {"inner": 1, "list": [2, 3]}, "blocks": [4, 5], "-O": 6, "flag": 7}
-TOKENS = (
-    "BLOCK outer ['inner'] blocks [0] [9] ( ) [ ] { } , : + - * ** // % < <= == != in not and or is if else None "
-    "lambda x . ; = := 'a' f'{BLOCK}' 1 2.5 1e999 9999999999999999999 0x min( max( len( sum( int( \n \t \\ é \x00 #"
-).split(" ")
+TOKENS = [
+    "BLOCK",
+    "outer",
+    "['inner']",
+    "blocks",
+    "[0]",
+    "[9]",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "+",
+    "-",
+    "*",
+    "**",
+    "//",
+    "%",
+    "<",
+    "<=",
+    "==",
+    "!=",
+    "in",
+    "not",
+    "and",
+    "or",
+    "is",
+    "if",
+    "else",
+    "None",
+    "lambda",
+    "x",
+    ".",
+    ";",
+    "=",
+    ":=",
+    "'a'",
+    "f'{BLOCK}'",
+    "1",
+    "2.5",
+    "1e999",
+    "9999999999999999999",
+    "0x",
+    "min(",
+    "max(",
+    "len(",
+    "sum(",
+    "int(",
+    "\n",
+    "\t",
+    "\\",
+    "é",
+    "\x00",
+    "#",
+]
 
 
 class TestParse:
@@ -127,9 +182,5 @@ class TestParse:
     @example("1if BLOCK else 2")
     @example("'\\d' == BLOCK")
     def test_any_text_gives_an_expression_or_our_error(self, text: str) -> None:
-        try:
-            expr = parse(text, TREE)
-        except ConstraintError as error:
-            assert str(error)
-        else:
-            assert expr.leaves <= set(range(8))
+        with contextlib.suppress(ConstraintError):
+            assert parse(text, TREE).leaves <= set(range(8))

@@ -35,8 +35,10 @@ def run_block(searcher: GeneticSearch, size: int, passing: int | None = None) ->
 
 def test_sizes_are_derived_from_the_objectives() -> None:
     assert [(effort.pool_size(n), effort.cull_size(effort.pool_size(n))) for n in (1, 2, 3)] == [
-        (32, 16), (48, 24), (64, 32),
-    ]  # fmt: skip
+        (32, 16),
+        (48, 24),
+        (64, 32),
+    ]
     assert (GeneticSearch(SPACE).pool_size, GeneticSearch(SPACE).cull_size) == (32, 16)
     two = GeneticSearch(SPACE, metric=["a", "b"], mode=["min", "min"])
     assert (two.pool_size, two.cull_size) == (48, 24)
@@ -205,8 +207,15 @@ def test_mutation_rate_is_a_chance_for_each_candidate() -> None:
 
 
 def test_mutation_moves_an_active_gene() -> None:
-    space = Space({"a": Range(0, 2), "b": PowerOfTwo(1, 2), "c": Choice(list("xyz")), "one": Literal(5),
-                   "k": Range(0, 9, knockout_prob=0.5)})  # fmt: skip
+    space = Space(
+        {
+            "a": Range(0, 2),
+            "b": PowerOfTwo(1, 2),
+            "c": Choice(list("xyz")),
+            "one": Literal(5),
+            "k": Range(0, 9, knockout_prob=0.5),
+        }
+    )
     problem = LevelProblem(space.encoding, 1)
     rng = np.random.default_rng(0)
     rows = space.sample(3000, rng)

@@ -112,9 +112,19 @@ def test_neighbours_of_ordered_and_categorical() -> None:
 
 @pytest.mark.parametrize(
     "param",
-    [Range(-4, 9, 3), Range(0.5, 2.0, 0.25), PowerOfTwo(1, 1024), Choice([3, 1, 2]), Choice(["a", 1, None]),
-     Boolean(), LogRange(1, 1000, 7), Permutation(4), Literal(4), Range(10**30, 10**30 + 5)],
-)  # fmt: skip
+    [
+        Range(-4, 9, 3),
+        Range(0.5, 2.0, 0.25),
+        PowerOfTwo(1, 1024),
+        Choice([3, 1, 2]),
+        Choice(["a", 1, None]),
+        Boolean(),
+        LogRange(1, 1000, 7),
+        Permutation(4),
+        Literal(4),
+        Range(10**30, 10**30 + 5),
+    ],
+)
 def test_level_and_array_agree_with_value(param: Param) -> None:
     levels = np.arange(param.n_levels)
     array = param.values(levels).tolist()
@@ -174,7 +184,7 @@ def test_seed_range_becomes_levels() -> None:
         (lambda: ListOf(Boolean(knockout_prob=0.5), 2), "knockout_prob"),
         (lambda: ListOf(Boolean(), 2, knockout_prob=3), "knockout_prob"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_by_name(make: Any, named: str) -> None:
     with pytest.raises(SpaceError, match=f"`{named}`"):
         make()

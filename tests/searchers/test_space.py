@@ -60,8 +60,16 @@ def test_the_pinned_example() -> None:
 
 
 def test_types_come_back_as_given() -> None:
-    space = Space({"i": Range(0, 3), "f": Range(0.0, 1.0, 0.5), "p": PowerOfTwo(1, 4), "b": Boolean(),
-                   "s": Choice(["a", "b"]), "n": Choice([None, 2])})  # fmt: skip
+    space = Space(
+        {
+            "i": Range(0, 3),
+            "f": Range(0.0, 1.0, 0.5),
+            "p": PowerOfTwo(1, 4),
+            "b": Boolean(),
+            "s": Choice(["a", "b"]),
+            "n": Choice([None, 2]),
+        }
+    )
     for row in space.sample(50, RNG):
         config = space.decode(row)
         kinds = {name: type(value) for name, value in config.items()}
@@ -71,10 +79,13 @@ def test_types_come_back_as_given() -> None:
 
 def test_nested_dicts_and_lists() -> None:
     space = Space(
-        {"outer": {"inner": Range(1, 2), "deep": {"x": Boolean()}}, "blocks": [PowerOfTwo(1, 2), Range(5, 6)],
-         "many": ListOf(Choice(["a", "b"]), 2)},
+        {
+            "outer": {"inner": Range(1, 2), "deep": {"x": Boolean()}},
+            "blocks": [PowerOfTwo(1, 2), Range(5, 6)],
+            "many": ListOf(Choice(["a", "b"]), 2),
+        },
         constraints=['outer["inner"] == 1', "blocks[0] * blocks[1] == 12", "many[0] != many[1]"],
-    )  # fmt: skip
+    )
     assert configs(space) == [
         {"outer": {"inner": 1, "deep": {"x": x}}, "blocks": [2, 6], "many": many}
         for x in (False, True)
@@ -123,8 +134,13 @@ def test_knocked_out_genes_do_not_make_a_difference() -> None:
 
 
 def test_knockout_probabilities_are_met() -> None:
-    space = Space({"x": Range(1, 2, knockout_prob=0.2), "y": Range(1, 2, knockout_prob=0.0),
-                   "z": Range(1, 2, knockout_prob=1.0)})  # fmt: skip
+    space = Space(
+        {
+            "x": Range(1, 2, knockout_prob=0.2),
+            "y": Range(1, 2, knockout_prob=0.0),
+            "z": Range(1, 2, knockout_prob=1.0),
+        }
+    )
     drawn = [space.decode(row) for row in space.sample(4000, np.random.default_rng(1))]
     assert 0.17 < sum("x" not in config for config in drawn) / 4000 < 0.23
     assert all("y" in config for config in drawn)
@@ -132,8 +148,13 @@ def test_knockout_probabilities_are_met() -> None:
 
 
 def test_conditions_switch_parameters_off() -> None:
-    space = Space({"kind": Choice(["fft", "direct"]), "radix": Choice([2, 4], when="kind == 'fft'"),
-                   "tile": Range(1, 2, when="radix == 4", knockout_prob=0.5)})  # fmt: skip
+    space = Space(
+        {
+            "kind": Choice(["fft", "direct"]),
+            "radix": Choice([2, 4], when="kind == 'fft'"),
+            "tile": Range(1, 2, when="radix == 4", knockout_prob=0.5),
+        }
+    )
     assert space.size == 1 + 1 + 3
     assert configs(space) == [
         {"kind": "fft", "radix": 2},
@@ -154,8 +175,16 @@ def test_conditions_switch_parameters_off() -> None:
 
 
 def test_encode_is_the_inverse_of_decode() -> None:
-    space = Space({"x": Range(0, 5), "n": {"p": Permutation(3, knockout_prob=0.3)}, "l": [Boolean(), Range(1, 3)],
-                   "c": Choice(["a", 1, None]), "lr": LogRange(1, 100, 5)}, ["x != 3"])  # fmt: skip
+    space = Space(
+        {
+            "x": Range(0, 5),
+            "n": {"p": Permutation(3, knockout_prob=0.3)},
+            "l": [Boolean(), Range(1, 3)],
+            "c": Choice(["a", 1, None]),
+            "lr": LogRange(1, 100, 5),
+        },
+        ["x != 3"],
+    )
     for row in space.sample(100, RNG):
         again = space.encode(space.decode(row))
         assert space.keys(again[None]) == space.keys(row[None])
@@ -226,7 +255,9 @@ def test_a_large_product_with_few_members_takes_seconds() -> None:
     space = Space({n: Range(0, 9) for n in names}, [f"{'+'.join(names)} <= 8"])
     assert space.size == 24310  # 17 over 8
     pairs = [lambda c, i=i: c[names[i]] + c[names[i + 1]] <= 2 for i in range(8)]
-    assert Space({n: Range(0, 9) for n in names}, pairs).size == 1782  # paths of length 9 in a graph of three nodes
+    assert (
+        Space({n: Range(0, 9) for n in names}, pairs).size == 1782
+    )  # paths of length 9 in a graph of three nodes
     assert time.monotonic() - begun < 20  # on a busy machine; it takes about one
 
 
@@ -266,13 +297,29 @@ def test_neighbours() -> None:
 
 def test_round_trip_through_json() -> None:
     space = Space(
-        {"x": Range(0, 9, 2, seed_low=2, seed_high=6), "p": PowerOfTwo(1, 8), "c": Choice(["a", None, 2]),
-         "l": Literal("-f", knockout_prob=0.25), "b": Boolean(when="x > 2"), "lr": LogRange(1, 9, 3),
-         "o": Permutation(3), "n": {"many": ListOf(Range(1, 2), 2)}, "o2": Choice(["s", "m"], ordered=True)},
+        {
+            "x": Range(0, 9, 2, seed_low=2, seed_high=6),
+            "p": PowerOfTwo(1, 8),
+            "c": Choice(["a", None, 2]),
+            "l": Literal("-f", knockout_prob=0.25),
+            "b": Boolean(when="x > 2"),
+            "lr": LogRange(1, 9, 3),
+            "o": Permutation(3),
+            "n": {"many": ListOf(Range(1, 2), 2)},
+            "o2": Choice(["s", "m"], ordered=True),
+        },
         ["x > 0 or p == 1"],
-        default={"x": 0, "p": 1, "c": "a", "l": "-f", "lr": 1.0, "o": [0, 1, 2], "n": {"many": [1, 1]},
-                 "o2": "s"},
-    )  # fmt: skip
+        default={
+            "x": 0,
+            "p": 1,
+            "c": "a",
+            "l": "-f",
+            "lr": 1.0,
+            "o": [0, 1, 2],
+            "n": {"many": [1, 1]},
+            "o2": "s",
+        },
+    )
     again = Space.from_dict(json.loads(json.dumps(space.to_dict())))
     assert again.to_dict() == space.to_dict()
     assert again.fingerprint == space.fingerprint
@@ -339,10 +386,17 @@ def test_ray_tune_domains() -> None:
     from ray import tune
 
     space = Space(
-        {"a": tune.choice(["x", "y"]), "b": tune.randint(1, 4), "c": tune.quniform(0, 1, 0.25),
-         "d": tune.uniform(0, 1), "e": tune.loguniform(1e-4, 1e-1), "f": tune.qrandint(0, 20, 5),
-         "g": tune.grid_search([1, 2]), "h": tune.lograndint(1, 101)}
-    )  # fmt: skip
+        {
+            "a": tune.choice(["x", "y"]),
+            "b": tune.randint(1, 4),
+            "c": tune.quniform(0, 1, 0.25),
+            "d": tune.uniform(0, 1),
+            "e": tune.loguniform(1e-4, 1e-1),
+            "f": tune.qrandint(0, 20, 5),
+            "g": tune.grid_search([1, 2]),
+            "h": tune.lograndint(1, 101),
+        }
+    )
     levels = {
         leaf.name: [leaf.param.value(i) for i in range(leaf.param.n_levels)] for leaf in space.encoding.leaves
     }
@@ -356,3 +410,10 @@ def test_ray_tune_domains() -> None:
     assert (levels["h"][0], levels["h"][-1]) == (1, 100)
     with pytest.raises(SpaceError, match=r"[Nn]ormal"):
         Space({"x": tune.randn(0, 1)})
+
+
+def test_bits_under_a_condition_that_is_off_make_no_difference() -> None:
+    space = Space({"a": Boolean(), "b": Range(1, 8, knockout_prob=0.5, when="a")})
+    keys = space.keys(np.array([[0, 3, 0], [0, 5, 1], [1, 3, 0]], dtype=np.int32))
+    assert keys[0] == keys[1] != keys[2]
+    assert space.valid(np.array([[0, 3, 0]], dtype=np.int32)).all()

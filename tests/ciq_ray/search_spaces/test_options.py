@@ -173,6 +173,8 @@ DELETE = object()
         (("options", 2, "values", "choices"), ["near", "a\nb"], r"`options\[2\]\.values`"),
         (("options", 2, "values", "choices"), ["1", 1], "look the same"),
         (("options", 2, "values", "choices"), [["near"]], "an option's values are"),
+        (("options", 3, "flag"), "--override", r"`options\[3\]`: makes the line '--override', as another"),
+        (("options", 3, "flag"), "--level=3", r"`options\[3\]`: makes the line '--level=3', as another"),
         (("options", 0, "since"), "new", r"`options\[0\]\.since`: is 'new'"),
         (("options", 0, "changes_results"), "yes", r"`options\[0\]\.changes_results`"),
         (("options", 0, "when"), "limit is None", r"`options\[0\]\.when`: needs `knockout_prob`"),

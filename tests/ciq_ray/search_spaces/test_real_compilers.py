@@ -136,7 +136,7 @@ def test_ptxas_takes_hundreds_of_candidates(
     ptxas: Path, tmp_path: Path, variant: str, architecture: str
 ) -> None:
     space, _ = load_provider(PtxasSearchSpace(tool_version(ptxas), variant))
-    assert refused(ptxas, tmp_path, candidates(space, 600, seed=1), architecture) == []
+    assert refused(ptxas, tmp_path, candidates(space, 300, seed=1), architecture) == []
 
 
 def test_the_check_above_would_notice(ptxas: Path, tmp_path: Path) -> None:

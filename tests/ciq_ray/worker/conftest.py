@@ -46,6 +46,7 @@ def opened(tmp_path, monkeypatch) -> Iterator[Opener]:
     """Opens workers; when the test is over closes them and looks for processes they left."""
     owner = secrets.token_hex(8)  # other tests may run on this machine
     monkeypatch.setenv("TEST_OWNER", owner)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with contextlib.ExitStack() as stack:
 
         def open_worker(kind: type, function: Callable[[Any], Any], **options: Any) -> Driver:

@@ -14,13 +14,14 @@ from ciq_ray.worker.guard import kill_families
 
 DRIVER = """
 import os, subprocess, sys, time
+from pathlib import Path
 from ciq_ray.worker import {kind}
 from ciq_ray.worker.protocol import Task
 
 {objective}
 
 worker = {kind}(".")
-worker.open(objective, num_workers=2, task_timeout=None)
+worker.open(objective, num_workers=2, task_timeout=None, log_dir=Path("logs"))
 worker.submit(Task("a", sys.argv[1]))
 if {fork} and os.fork() == 0:
     time.sleep(4)
@@ -106,7 +107,7 @@ def inner(path):
 
 def objective(path):
     nested = MultiProcessWorker(".")
-    nested.open(inner, num_workers=1)
+    nested.open(inner, num_workers=1, log_dir=Path("nested"))
     nested.submit(Task("a", path))
     nested.poll(60)
 """

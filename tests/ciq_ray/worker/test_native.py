@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -177,18 +178,6 @@ def test_configurations_of_a_module_a_fresh_interpreter_cannot_import(opened, mo
     exec("class Point:\n    x = 7\n", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert opened(MultiProcessWorker, lambda point: point.x).one(module.Point()).outcome.values == (7.0,)
-
-
-def test_cached_functions(opened):
-    calls = []
-
-    @functools.lru_cache(maxsize=1)
-    def expensive(x):
-        calls.append(x)
-        return x * len(calls)
-
-    reports = opened(MultiProcessWorker, lambda x: expensive(x)).evaluate(5, 5, 6, 5)
-    assert [report.outcome.values[0] for report in reports] == [5, 5, 12, 15]
 
 
 def test_modules_on_our_path_go_by_name(opened, tmp_path, monkeypatch):
@@ -442,6 +431,9 @@ def test_death_is_reported_with_its_reason_and_the_process_replaced(opened):
 
 def test_death_is_noticed_although_a_grandchild_holds_everything_open(opened, alive, wait_until):
     def objective(config):
+        for fd in range(3, 32):
+            with contextlib.suppress(OSError):
+                os.dup(fd)  # copies of the connection among them, which nobody closes
         pid = os.fork()
         if pid == 0:
             time.sleep(60)
@@ -462,6 +454,16 @@ def test_an_idle_process_that_dies_costs_no_task(opened, wait_until, alive):
     os.kill(first.pid, signal.SIGKILL)
     wait_until(lambda: not alive(first.pid))
     second = driver.one()
+    assert second.outcome.ok
+    assert second.pid != first.pid
+
+
+def test_an_idle_process_that_does_not_read_costs_no_task(opened, monkeypatch):
+    monkeypatch.setattr("ciq_ray.worker.process._SEND_LIMIT_S", 0.3)
+    driver = opened(MultiProcessWorker, lambda config: 1.0)
+    first = driver.one()
+    os.kill(first.pid, signal.SIGSTOP)
+    second = driver.one("x" * 5_000_000)
     assert second.outcome.ok
     assert second.pid != first.pid
 
@@ -505,11 +507,12 @@ def test_a_forked_copy_that_returns_is_no_second_worker(opened, tmp_path):
         return os.getpid()
 
     path = str(tmp_path / "calls")
-    driver = opened(MultiProcessWorker, objective)
+    driver = opened(MultiProcessWorker, objective, log_dir=tmp_path)
     reports = driver.evaluate(path, path)
     assert [report.outcome.values for report in reports] == [(report.pid,) for report in reports]
     assert driver.worker.poll(0.2) == []
     assert len((tmp_path / "calls").read_text().split()) == 4
+    assert (tmp_path / "native-0.log").read_text() == ""
 
 
 def test_a_forked_copy_that_raises_is_no_second_worker(opened):
@@ -544,6 +547,16 @@ def test_cancel_kills_what_is_in_flight_and_goes_on(opened, wait_until, alive):
     assert driver.worker.poll(0.1) == []
     assert driver.one(0).outcome.ok
     assert driver.worker.cancel() == []
+
+
+def test_what_is_finished_is_reported_although_the_rest_is_cancelled(opened):
+    driver = opened(MultiProcessWorker, lambda seconds: time.sleep(seconds) or 1.0, num_workers=2)
+    driver.evaluate(0, 0)
+    driver.worker.submit(Task("finished", 0))
+    driver.worker.submit(Task("running", 60))
+    time.sleep(0.3)
+    assert driver.worker.cancel() == ["running"]
+    assert [report.task_id for report in driver.worker.poll(0)] == ["finished"]
 
 
 def test_close_leaves_nothing_and_can_be_repeated(tmp_path, alive):

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from searchers import Boolean, FiniteSearch, OptionError, Outcome, RandomSearch, Range, Space
+
+
+def test_random_is_uniform_without_repeats() -> None:
+    space = Space({"x": Range(0, 9), "y": Range(0, 9)}, ["x != y"])
+    counts = np.zeros(90)
+    for seed in range(400):
+        rows = np.array([c.row for c in RandomSearch(space, seed=seed).ask(9)], dtype=np.int32)
+        places = space.index_of(space.keys(rows))
+        assert len(set(places.tolist())) == 9
+        counts[places] += 1
+    # 40 expected of each; a chi-square of 89 degrees of freedom is below 150 but for 1 in 20,000
+    assert ((counts - 40) ** 2 / 40).sum() < 150
+
+
+def test_count_bounds_random_search_and_includes_initial_configs() -> None:
+    searcher = RandomSearch(Space({"x": Range(0, 999)}), 10, seed=1, initial_configs=[{"x": 5}])
+    assert len(searcher.ask(50)) == 10
+    assert searcher.finished
+    with pytest.raises(OptionError, match="`count`"):
+        RandomSearch(Space({"x": Boolean()}), 0)
+
+
+def test_random_search_of_a_whole_space_reaches_its_last_row() -> None:
+    space = Space({"x": Range(0, 2999)})
+    searcher = RandomSearch(space, count=5000, seed=1)
+    assert len({c.row for c in searcher.ask(5000)}) == 3000
+    assert searcher.finished
+
+
+def test_finite_keeps_its_order_and_builds_a_space_of_its_own() -> None:
+    configs = [{"a": 3, "b": "x"}, {"a": 1, "b": "y"}, {"a": 3, "b": "x"}, {"a": 2, "b": "x"}]
+    searcher = FiniteSearch(configs=configs)
+    found = [c.config for c in searcher.ask(2)] + [c.config for c in searcher.ask(9)]
+    assert found == [configs[0], configs[1], configs[3]]
+    assert searcher.finished
+
+
+@pytest.mark.parametrize("configs", [[], "abc", {"a": 1}, [{"a": 1}, {"b": 2}], [1, 2]])
+def test_finite_refuses_what_is_no_list_of_configurations(configs: object) -> None:
+    with pytest.raises(OptionError, match="`configs`"):
+        FiniteSearch(configs=configs)  # type: ignore[arg-type]
+
+
+def test_best_of_several_objectives_is_the_knee() -> None:
+    configs = [{"a": i} for i in range(4)]
+    searcher = FiniteSearch(configs=configs, metric=["s", "t"], mode=["min", "max"])
+    for candidate, values in zip(
+        searcher.ask(4), [(0.0, 0.0), (1.0, 9.0), (10.0, 10.0), (5.0, 5.0)], strict=True
+    ):
+        searcher.tell(candidate.id, Outcome("ok", values))
+    assert [c.config["a"] for c, _ in searcher.front] == [0, 1, 2]
+    best = searcher.best
+    assert best is not None
+    assert best[0].config == {"a": 1}
