@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ciq_ray.errors import CiqError, ConfigurationError
+from searchers.errors import SearcherError
 
 __all__ = ["Model", "describe"]
 
@@ -31,7 +32,7 @@ class Model(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise self.error_class(describe(type(self), error)) from None
+            raise _own_error(error) or self.error_class(describe(type(self), error)) from None
 
     # pydantic's mark for "nothing but the usual validation happens here": a model nested in another
     # one keeps the path of its fields in messages
@@ -60,6 +61,14 @@ class Model(BaseModel):
         except ValidationError as error:
             self.__dict__.update(before)
             raise self.error_class(describe(type(self), error)) from None
+
+
+def _own_error(error: ValidationError) -> Exception | None:
+    """The error of ours behind it, if that is all and it is about the model as a whole."""
+    items = error.errors(include_url=False)
+    own = items[0].get("ctx", {}).get("error")
+    whole = len(items) == 1 and not items[0]["loc"]
+    return own if whole and isinstance(own, (CiqError, SearcherError)) else None
 
 
 def describe(model: type[BaseModel], error: ValidationError) -> str:

@@ -111,6 +111,7 @@ class Search(Model):
     _metadata: list[dict[str, str | int | None]] | None = PrivateAttr(default=None)
     _space_parts: list[dict[str, Any]] | None = PrivateAttr(default=None)
     _resume_folder: Path | None = PrivateAttr(default=None)
+    _assigned_run_id: int | None = PrivateAttr(default=None)
 
     @field_validator("searcher", mode="before")
     @classmethod

@@ -5,10 +5,10 @@ The order of things is what makes a search survive `kill -9`:
 1. An outcome is written to the journal the moment it is read from the worker.
 2. Then the worker gets a candidate from stock, one whose ask is on disk already.
 3. Then the searcher is told, asked for more, and those asks are written.
-4. One fsync covers all of it; only after that may those candidates be sent.
+4. One fsync, made by another thread, covers all of it; only after that do those candidates join the stock.
 
-So a worker never waits for the disk, no candidate runs whose ask or whose reasons could be lost, and at
-most the evaluations in flight are run again. A stock is kept only for searchers whose proposals are
+So a worker hardly ever waits for the disk, no candidate runs whose ask or whose reasons could be lost, and
+at most the evaluations in flight are run again. A stock is kept only for searchers whose proposals are
 cheap (`SpaceSearcher.looks_ahead`).
 """
 
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 MAX_RESENDS = 3
 """How often a lost or throttled candidate is sent again before it is the suspect itself."""
 _POLL_S = 0.2
+_LEAST_STOCK = 2
+_MOST_STOCK = 4
+"""Candidates for each slot; so many are kept when evaluations are faster than the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,9 @@ class Engine:
         self._stop_requested = stop_requested
         self._check = check
         self._stock: deque[Candidate] = deque()
-        self._unsynced: deque[Candidate] = deque()
+        # with the size of the journal that holds their asks
+        self._unsynced: deque[tuple[int, Candidate]] = deque()
+        self._stock_per_slot = 1
         self._in_flight: dict[str, Candidate] = {}
         self._resends: dict[str, int] = {}
         self._asked = 0
@@ -227,9 +232,7 @@ class Engine:
             else:
                 self._stock.clear()
                 self._unsynced.clear()
-            self.journal.sync()
-            self._stock.extend(self._unsynced)
-            self._unsynced.clear()
+            self._sync()
             self._dispatch()
             if not self._in_flight and not self._stock:
                 if reason is not None:
@@ -259,7 +262,9 @@ class Engine:
     def _ask(self) -> None:
         """Fill the stock, unless the searcher said it waits and nothing was told since."""
         slots = len(self._in_flight) + self.worker.free
-        ahead = slots if self._look_ahead and self.searcher.looks_ahead else 0
+        ahead = 0
+        if self._look_ahead and self.searcher.looks_ahead:
+            ahead = max(_LEAST_STOCK, self._stock_per_slot * slots)
         n = slots + ahead - len(self._in_flight) - len(self._stock) - len(self._unsynced)
         if self.budget.max_evaluations is not None:
             n = min(n, self.budget.max_evaluations - self._asked)
@@ -271,7 +276,16 @@ class Engine:
             return
         self.journal.write([_ask_record(n, candidates)])
         self._asked += len(candidates)
-        self._unsynced.extend(candidates)
+        self._unsynced.extend((self.journal.size, candidate) for candidate in candidates)
+
+    def _sync(self) -> None:
+        """Get what is written to the disk, and wait for that only while there is nothing to send."""
+        if self._unsynced and len(self._stock) < max(1, self.worker.free):
+            self.journal.sync()
+        else:
+            self.journal.sync_soon()
+        while self._unsynced and self._unsynced[0][0] <= self.journal.safe:
+            self._stock.append(self._unsynced.popleft()[1])
 
     def _dispatch(self) -> None:
         while self._stock and self.worker.free > 0:
@@ -304,6 +318,9 @@ class Engine:
             records.append(_outcome_record(evaluation, report))
         self.journal.write(records)
         self._dispatch()
+        # with a single slot the proposals must not depend on how fast anything is
+        if self._unsynced and self.worker.free and len(self._in_flight) + self.worker.free > 1:
+            self._stock_per_slot = min(2 * self._stock_per_slot, _MOST_STOCK)
         for evaluation in evaluations:
             self._tell(evaluation)
 

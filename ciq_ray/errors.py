@@ -6,6 +6,7 @@
     ├── ConfigurationError (ValueError)   an argument, a configuration field, a file of settings
     │   ├── ScoreError                    what an objective returned does not fit `num_objectives`
     │   └── SearchSpaceError              a search-space file, provider or catalogue
+    ├── StatisticsError (ValueError)      numbers that cannot be compared
     ├── ResultError (ValueError)          a result that cannot be read, or has nothing to report
     ├── JournalError (RuntimeError)       a journal that cannot be read, or belongs to another search
     ├── WorkerError (RuntimeError)        a worker that cannot start or cannot go on
@@ -30,6 +31,7 @@ __all__ = [
     "ScoreError",
     "SearchFailedError",
     "SearchSpaceError",
+    "StatisticsError",
     "UnsupportedError",
     "WorkerError",
 ]
@@ -53,6 +55,10 @@ class SearchSpaceError(ConfigurationError):
 
 class ResultError(CiqError, ValueError):
     """Results cannot be read, or there is nothing to report."""
+
+
+class StatisticsError(CiqError, ValueError):
+    """Numbers cannot be compared: too few of them, or without a ratio."""
 
 
 class JournalError(CiqError, RuntimeError):

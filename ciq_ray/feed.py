@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ciq_ray.tracker import logging_exception
+from ciq_ray.tracker import DisabledTracker, logging_exception
 
 if TYPE_CHECKING:
     from ciq_ray.types import BaseTracker, Score
@@ -47,6 +47,8 @@ class TrackerFeed:
         generation_changed: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._tracker = tracker
+        # waking a thread for nothing costs more than all else that is done with an evaluation here
+        self._silent = type(tracker) is DisabledTracker
         self._closed = closed
         self._generation_changed = generation_changed
         self._waiting: defaultdict[int, list[tuple[Score, dict[str, Any]]]] = defaultdict(list)
@@ -131,7 +133,8 @@ class TrackerFeed:
             self._tell("post_objective", score, **details)
 
     def _tell(self, event: str, *arguments: Any, **details: Any) -> None:
-        self._events.put((event, arguments, details))
+        if not self._silent:
+            self._events.put((event, arguments, details))
 
     def _work(self) -> None:
         while (entry := self._events.get()) is not None:

@@ -22,6 +22,8 @@ import fcntl
 import json
 import logging
 import os
+import queue
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -39,18 +41,23 @@ VERSION = 1
 class Journal:
     """A journal that is being written.
 
-    Use `create` or `reopen`. One process may hold it at a time.
+    Use `create` or `reopen`. One process may hold it at a time, and one thread of it uses it.
 
     Attributes:
         path: The file.
         header: Its first record.
+        size: Bytes written so far.
     """
 
     def __init__(self, path: Path, descriptor: int, header: dict[str, Any]) -> None:
         self.path = path
         self.header = header
+        self.size = os.fstat(descriptor).st_size
         self._descriptor = descriptor
-        self._dirty = False
+        self._synced = self._synced_by_thread = self._requested = 0
+        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._syncer: threading.Thread | None = None
+        self._failure: OSError | None = None
 
     @classmethod
     def create(cls, folder: Path, header: dict[str, Any]) -> Self:
@@ -107,7 +114,7 @@ class Journal:
         except OSError as error:
             self._take_back(written)
             raise JournalError(f"cannot write to the journal {str(self.path)!r}: {error.strerror}") from error
-        self._dirty = True
+        self.size += len(data)
 
     def _take_back(self, written: int) -> None:
         """Cut off what a failed write has left: a later record must begin a line of its own."""
@@ -115,16 +122,67 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
 
+    @property
+    def safe(self) -> int:
+        """How many of the bytes written are known to have reached the disk."""
+        return max(self._synced, self._synced_by_thread)
+
     def sync(self) -> None:
-        """Return when everything written has reached the disk."""
-        if self._dirty:
-            os.fsync(self._descriptor)
-            self._dirty = False
+        """Return when everything written has reached the disk.
+
+        Raises:
+            JournalError: It cannot be brought there.
+        """
+        self._check()
+        if self.safe < self.size:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self._failure = error
+                self._check()
+            self._synced = self.size
+
+    def sync_soon(self) -> None:
+        """Have another thread bring to the disk what is written; `safe` says how far it has come.
+
+        Raises:
+            JournalError: It could not do so with something written earlier.
+        """
+        self._check()
+        if self._requested >= self.size or self.safe >= self.size:
+            return
+        if self._syncer is None:
+            self._syncer = threading.Thread(target=self._sync_requested, name="ciq-journal", daemon=True)
+            self._syncer.start()
+        self._requested = self.size
+        self._requests.put(True)
+
+    def _sync_requested(self) -> None:
+        while self._requests.get():
+            size = self.size
+            if self.safe >= size:
+                continue
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self._failure = error
+                return
+            self._synced_by_thread = size
+
+    def _check(self) -> None:
+        # for good: the kernel forgets that it could not write a page once it has said so
+        if self._failure is not None:
+            raise JournalError(
+                f"cannot write to the journal {str(self.path)!r}: {self._failure.strerror}"
+            ) from self._failure
 
     def close(self) -> None:
         """Sync and close; more calls do nothing."""
         if self._descriptor >= 0:
             try:
+                if self._syncer is not None:
+                    self._requests.put(False)
+                    self._syncer.join()
                 self.sync()
             finally:
                 os.close(self._descriptor)

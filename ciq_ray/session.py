@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -23,7 +24,7 @@ from ciq_ray._result_csv import ResultCsv
 from ciq_ray._result_table import table_columns
 from ciq_ray._version import __version__
 from ciq_ray.engine import Budget, Engine, Evaluation
-from ciq_ray.errors import ConfigurationError, JournalError, SearchFailedError
+from ciq_ray.errors import ConfigurationError, JournalError, ResultError, SearchFailedError
 from ciq_ray.feed import TrackerFeed
 from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from searchers.base import SpaceSearcher
 
 __all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -150,7 +153,8 @@ class Session:
         runs = settings.runs_dir()
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            if search.run_id is not None:
+            # one that an earlier start has assigned is no wish of the user's
+            if search.run_id not in (None, search._assigned_run_id):
                 folder = runs / str(search.run_id)
                 folder.mkdir()
                 return folder
@@ -171,7 +175,7 @@ class Session:
             raise ConfigurationError(
                 f"cannot make a folder for the run in {runs} (CIQ_RUNS_DIR): {error.strerror}"
             ) from error
-        search.run_id = number
+        search.run_id = search._assigned_run_id = number
         return runs / str(number)
 
     def _journal(self, folder: Path) -> Journal:
@@ -424,7 +428,10 @@ class _Recorder:
     def _dump(self, *, final: bool) -> None:
         if self._csv is not None:
             self._csv.add_rows(self.result.rows(self._csv.count))
-            self._csv.flush(final=final)
+            try:
+                self._csv.flush(final=final)
+            except ResultError as error:
+                logger.warning("%s; the search goes on, and its results are in the run's folder too", error)
 
     def _raise_failed(self, count: int) -> None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in self._first_failures.most_common())

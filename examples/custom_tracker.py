@@ -11,10 +11,10 @@ import functools
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ciq_ray import ObjectiveFailure, Search, SearchConfiguration
-from ciq_ray.types import BaseTracker, DisabledTrackerConfig
+from ciq_ray.types import BaseTracker, TrackerConfig, TrackerTypes
 from searchers import Choice, PowerOfTwo, Space
 
 COUNT, BINS = 1 << 18, 256
@@ -25,21 +25,31 @@ SPACE = Space(
 )
 
 
-class JsonLinesTracker(BaseTracker):
-    """Appends one JSON object for each event.
+class JsonLinesConfig(TrackerConfig):
+    """Where to write.
 
-    Args:
-        path: The file.
+    Attributes:
+        type: None of the built-in kinds.
+        path: The file; lines are appended.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(DisabledTrackerConfig())  # none of the built-in kinds; calls `setup`
+    type: Literal[TrackerTypes.DISABLED] = TrackerTypes.DISABLED
+    path: Path
+
+    def tracker_class(self) -> Any:
+        """What a search makes of this configuration."""
+        return JsonLinesTracker
+
+
+class JsonLinesTracker(BaseTracker):
+    """Appends one JSON object for each event."""
+
+    tracker_config: JsonLinesConfig
 
     def setup(self, **kwargs: Any) -> None:
-        """Open the file; called once at the start."""
+        """Open the file; called once, by `BaseTracker.__init__`."""
         super().setup(**kwargs)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.tracker_config.path.open("a", encoding="utf-8")
 
     def cleanup(self, **kwargs: Any) -> None:
         """Close the file; called once, after everything else."""
@@ -120,7 +130,7 @@ def main() -> None:
         objective_function=histogram_ms,
         search_space=SPACE,
         search_config=SearchConfiguration(generations=3, pool_size=8),
-        tracker_config=JsonLinesTracker(arguments.log),
+        tracker_config=JsonLinesConfig(path=arguments.log),
         seed=arguments.seed,
     ).start(num_workers=arguments.workers, task_timeout=30)
 

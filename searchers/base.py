@@ -469,6 +469,8 @@ class SpaceSearcher(Searcher):
         """An outcome's values with maximised ones negated, so that less is better."""
         if outcome is None or not outcome.ok:
             raise StateError("a failed candidate has no losses")
+        if "max" not in self._modes:
+            return outcome.values
         return tuple(
             value if mode == "min" else -value
             for value, mode in zip(outcome.values, self._modes, strict=True)

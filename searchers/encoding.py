@@ -11,6 +11,7 @@ for each parameter and no bits: an absent parameter has the state after its last
 from __future__ import annotations
 
 import difflib
+import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -266,6 +267,14 @@ class Encoding:
         if parse is None:
             raise ConfigError(f"{path_name(path)} is {config!r}; give the dict it is rendered from")
         return parse(config)
+
+
+def expression_name(path: Sequence[str | int]) -> str:
+    """A path as the parser of expressions reads it, also where the name is no identifier."""
+    first, *rest = path
+    if isinstance(first, str) and (not first.isidentifier() or keyword.iskeyword(first)):
+        return f"config[{first!r}]" + "".join(f"[{key!r}]" for key in rest)
+    return path_name(path)
 
 
 def path_name(path: Iterable[str | int]) -> str:

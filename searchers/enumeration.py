@@ -21,7 +21,7 @@ from searchers.errors import ConstraintError
 from searchers.evaluation import truth
 from searchers.solver import Budget, OutOfBudget, Solution, solve
 
-__all__ = ["count_states", "enumerate_states"]
+__all__ = ["Combinations", "combinations", "count_states", "enumerate_states"]
 
 Array = npt.NDArray[Any]
 
@@ -95,6 +95,42 @@ def enumerate_states(
     except OutOfBudget:
         return None
     return None if len(picked) > limit else _in_order(solved, domains, picked)
+
+
+class Combinations:
+    """The states of a space too large to enumerate, as far as constraints link small groups of them.
+
+    Constraints that are functions which have to be called are not heeded.
+    """
+
+    def __init__(self, solved: _Solved, width: int) -> None:
+        self._solved = solved
+        self._width = width
+
+    def draw(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+        """`n` random rows of states, each as likely as any other, shape (n, parameters)."""
+        states = np.empty((n, self._width), dtype=np.int32)
+        for group in self._solved.groups:
+            picked = rng.integers(group.count, size=n)
+            for place, leaf in enumerate(group.leaves):
+                states[:, leaf] = group.column(place, picked)
+        return states
+
+
+def combinations(
+    domains: Sequence[Domain], constraints: Sequence[Constraint], *, limit: int = LIMIT, work: int = WORK
+) -> Combinations | None:
+    """The combinations that constraints allow, or ``None`` if a group of linked parameters is too large.
+
+    Raises:
+        ConstraintError: As `enumerate_states`.
+    """
+    traced = [constraint for constraint in constraints if constraint.leaves is not None]
+    try:
+        solved = _solve(domains, traced, limit, Budget(work), crossed=False)
+    except OutOfBudget:
+        return None
+    return None if solved is None else Combinations(solved, len(domains))
 
 
 def count_states(

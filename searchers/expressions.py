@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import keyword
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -387,12 +388,16 @@ def _paths(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Each parameter as it is written in an expression, with its own key."""
     pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
     for key, inner in pairs:
-        plain = not prefix and isinstance(content, Mapping) and str(key).isidentifier()
+        plain = not prefix and isinstance(content, Mapping) and _is_name(str(key))
         root = prefix or (ROOT if isinstance(content, Mapping) else LIST_ROOT)
         path = str(key) if plain else f"{root}[{key!r}]"
         yield path, key
         if isinstance(inner, Mapping | Sequence):
             yield from _paths(inner, path)
+
+
+def _is_name(key: str) -> bool:
+    return key.isidentifier() and not keyword.iskeyword(key)
 
 
 def _too_deep(text: str) -> str:

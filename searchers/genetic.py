@@ -241,13 +241,14 @@ class GeneticSearch(SpaceSearcher):
     def _fittest(self, indices: list[int], n: int) -> list[int]:
         from searchers.survival import reference_directions, select
 
-        # sorted: the order in which outcomes came back must not decide ties
-        indices = [i for i in sorted(set(indices)) if (outcome := self._trials[i].outcome) and outcome.ok]
+        passed = [(i, o) for i in set(indices) if (o := self._trials[i].outcome) is not None and o.ok]
         if self.n_objectives == 1:
-            return sorted(indices, key=lambda i: self._losses(self._trials[i].outcome))[:n]
+            return [i for _, i in sorted((self._losses(outcome), i) for i, outcome in passed)[:n]]
+        passed.sort()  # the order in which outcomes came back must not decide ties
+        indices = [i for i, _ in passed]
         if len(indices) < 2:
             return indices
-        losses = np.array([self._losses(self._trials[i].outcome) for i in indices])
+        losses = np.array([self._losses(outcome) for _, outcome in passed])
         directions = None
         if self.n_objectives > 2 or (self.n_objectives == 2 and self.objective_weights):
             directions = reference_directions(self.n_objectives, self.pool_size, self.objective_weights)
@@ -264,7 +265,7 @@ class GeneticSearch(SpaceSearcher):
                 block.passed += passed
         elif block is not None:
             block.passed += passed - previous.ok
-        if passed and trial.index not in self._new:
+        if passed and (previous is None or trial.index not in self._new):
             self._new.append(trial.index)
         self._stale += 1
         if previous is not None:

@@ -212,7 +212,7 @@ class Range(Param):
         """As `Param.values`, by arithmetic."""
         if self._integral and max(abs(self.start), abs(self.value(self.n_levels - 1))) >= 2**62:
             return super().values(levels)
-        return np.asarray(self.start + levels * self.step)
+        return np.asarray(self.start + levels.astype(np.int64) * self.step)
 
     def bounds(self) -> tuple[float, float]:
         """`start` and the last value."""
@@ -405,12 +405,15 @@ class LogRange(Choice):
         self.start, self.end, self.total = low, high, total
 
     def level(self, value: Any) -> int:
-        """The level whose value this is, to within rounding."""
-        if _is_number(value):
-            position = int(np.abs(self._array - value).argmin())
-            if math.isclose(self.choices[position], value, rel_tol=1e-9):
-                return position
-        raise self._refuse(value)
+        """The level nearest to `value` in the logarithm, if it lies in the range at all.
+
+        The values in between are no less meant than those the spacing happens to hit: a default of
+        0.001 is one even if 32 values from 1e-5 to 0.1 step over it.
+        """
+        inside = _is_number(value) and self.start * (1 - 1e-9) <= value <= self.end * (1 + 1e-9)
+        if not inside:
+            raise self._refuse(value)
+        return int(np.abs(np.log(self._array) - math.log(value)).argmin())
 
     def _fields(self) -> dict[str, Any]:
         return {"start": self.start, "end": self.end, "total": self.total}

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers.constraints import Constraint
-from searchers.encoding import Encoding, Matrix, Path, path_name
-from searchers.enumeration import enumerate_states
+from searchers.encoding import Encoding, Matrix, Path, expression_name
+from searchers.enumeration import Combinations, combinations, enumerate_states
 from searchers.errors import ConfigError, ConstraintError, SpaceError
 from searchers.tune_domains import from_domain, is_domain
 
@@ -22,6 +22,8 @@ ENUMERATION_LIMIT = 1 << 20
 
 _SAMPLE_BATCH = 1024
 _SAMPLE_BATCHES = 64
+_SAMPLE_PROBES = 8192
+"""If none of this many random rows is valid, drawing at random is not tried any more."""
 
 ConstraintSource = str | Callable[[Any], Any]
 
@@ -74,6 +76,8 @@ class Space:
         self._constraints = self._build_constraints()
         self._implied = self._build_implied()
         self._rows: Matrix | None = None
+        self._combinations: Combinations | None = None
+        self._drawing_works = True
         self._keys: npt.NDArray[np.uint64] | None = None
         self._by_key: npt.NDArray[np.int64] | None = None
         self.size: int | None = self._count()
@@ -117,7 +121,7 @@ class Space:
         for j, condition in self._conditions.items():
             leaf = self.encoding.leaves[j]
             scope = max((p for p, _ in self._scopes if leaf.path[: len(p)] == p), key=len)
-            name = path_name(leaf.path[len(scope) :])
+            name = expression_name(leaf.path[len(scope) :])
             if leaf.bit is None:
                 text = f"({name} is not None) == (True if ({condition.text}) else False)"
             else:
@@ -127,9 +131,10 @@ class Space:
         for leaf in self.encoding.leaves:
             if leaf.bit is None:
                 continue
-            first = first_of.setdefault(leaf.bit, leaf.name)
-            if first != leaf.name:
-                texts.append((f"({first} is None) == ({leaf.name} is None)", ()))
+            name = expression_name(leaf.path)
+            first = first_of.setdefault(leaf.bit, name)
+            if first != name:
+                texts.append((f"({first} is None) == ({name} is None)", ()))
         return [
             Constraint.build(text, self.encoding.sub_tree(scope), self.encoding.leaves)
             for text, scope in texts
@@ -142,7 +147,10 @@ class Space:
         self._enumerate()
         if self._rows is not None:
             return len(self._rows)
-        self.sample(1, np.random.default_rng(0))  # refuses the space if nothing can be found
+        self._combinations = combinations(self.encoding.leaves, [*self._implied, *self._constraints])
+        rng = np.random.default_rng(0)
+        self._drawing_works = bool(self.valid(self._draw(_SAMPLE_PROBES, rng, None)).any())
+        self.sample(1, rng)  # refuses the space if nothing can be found
         return None
 
     def _check_default(self, default: Any) -> Matrix:
@@ -240,23 +248,30 @@ class Space:
         if self._rows is not None and not self._has_seeds:
             return self._rows[rng.integers(len(self._rows), size=n)]
         found: list[Matrix] = []
-        count = tried = 0
-        batch = n if not self._constraints else max(n, _SAMPLE_BATCH)
-        for _ in range(_SAMPLE_BATCHES):
-            rows = self._draw(batch, rng, seed_share)
-            rows = rows[self.valid(rows)]
-            found.append(rows)
-            count, tried = count + len(rows), tried + batch
-            if count >= n:
-                return np.concatenate(found)[:n]
+        count = 0
+        if self._drawing_works:
+            batch = n if not self._constraints else max(n, _SAMPLE_BATCH)
+            for _ in range(_SAMPLE_BATCHES):
+                rows = self._draw(batch, rng, seed_share)
+                found.append(rows[self.valid(rows)])
+                count += len(found[-1])
+                if count >= n:
+                    return np.concatenate(found)[:n]
         if self._rows is not None:
             found.append(self._rows[rng.integers(len(self._rows), size=n - count)])
             return np.concatenate(found)
+        if self._combinations is not None:  # valid, but for functions that have to be called
+            for _ in range(_SAMPLE_BATCHES):
+                rows = self.encoding.rows(self._combinations.draw(max(n - count, _SAMPLE_BATCH), rng))
+                found.append(rows[self.valid(rows)])
+                count += len(found[-1])
+                if count >= n:
+                    return np.concatenate(found)[:n]
         if not count:
             names = "; ".join(constraint.text for constraint in self._constraints)
             raise ConstraintError(
-                f"none of {tried} random configurations satisfies the constraints ({names}), and there are "
-                "too many to try them all; narrow the ranges, or give constraints as expressions"
+                f"no configuration that satisfies the constraints ({names}) was found by drawing, and there "
+                "are too many to try them all; narrow the ranges, or give constraints as expressions"
             )
         known = np.concatenate(found)
         return known[rng.integers(len(known), size=n)]

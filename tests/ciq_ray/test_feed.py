@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -243,18 +244,23 @@ def test_a_search_that_ends_at_once_hardly_waits_for_its_tracker(caplog):
     assert "Slow is left behind after 1 s" in caplog.text
 
 
-def squares(config: dict[str, Any]) -> float:
-    import time
+def squares() -> Callable[[dict[str, Any]], float]:
+    """An objective that goes to worker processes by value: they need not import this module."""
 
-    time.sleep(config["x"] % 7 / 1000)
-    if config["x"] % 5 == 0:
-        raise ValueError("divisible by five")
-    return float(config["x"] ** 2)
+    def objective(config):
+        import time
+
+        time.sleep(config["x"] % 7 / 1000)
+        if config["x"] % 5 == 0:
+            raise ValueError("divisible by five")
+        return float(config["x"] ** 2)
+
+    return objective
 
 
 def search(tracker: BaseTracker, **fields: Any) -> Search:
     return Search(
-        objective_function=squares,
+        objective_function=squares(),
         search_space={"x": range_of(0, 500)},
         search_config=SearchConfiguration(generations=4, pool_size=10),
         tracker_config=tracker,

@@ -44,7 +44,7 @@ def test_the_pinned_example() -> None:
             "lr": LogRange(1e-5, 1e-1, total=32),
         },
         constraints=["BLOCK_M * stages <= 512", lambda c: c["order"] == "row" or c["stages"] > 1],
-        default={"BLOCK_M": 64, "stages": 2, "order": "row", "fast_math": False, "lr": 1e-5},
+        default={"BLOCK_M": 64, "stages": 2, "order": "row", "fast_math": False, "lr": 1e-3},
     )
     pairs = [
         (m, s, o)
@@ -56,7 +56,8 @@ def test_the_pinned_example() -> None:
     assert space.size == len(pairs) * 2 * 2 * 32
     found = {(c["BLOCK_M"], c["stages"], c["order"]) for c in configs(space)}
     assert found == set(pairs)
-    assert space.decode(space.default_row) == space.default
+    assert space.default_row is not None
+    assert {**space.decode(space.default_row), "lr": 1e-3} == space.default
 
 
 def test_types_come_back_as_given() -> None:
@@ -417,3 +418,40 @@ def test_bits_under_a_condition_that_is_off_make_no_difference() -> None:
     keys = space.keys(np.array([[0, 3, 0], [0, 5, 1], [1, 3, 0]], dtype=np.int32))
     assert keys[0] == keys[1] != keys[2]
     assert space.valid(np.array([[0, 3, 0]], dtype=np.int32)).all()
+
+
+def test_needles_in_a_space_too_large_to_enumerate_are_found() -> None:
+    space = Space(
+        {f"p{i}": Range(0, 99) for i in range(12)},
+        ["p0 * p1 == 9409", "p2 + p3 + p4 == 1", lambda c: int(c["p5"]) % 2 == 0],
+    )
+    assert space.size is None
+    rows = space.sample(300, RNG)
+    configs = [space.decode(row) for row in rows]
+    assert len(rows) == 300
+    assert all(
+        c["p0"] == c["p1"] == 97 and c["p2"] + c["p3"] + c["p4"] == 1 and c["p5"] % 2 == 0 for c in configs
+    )
+    assert len({tuple(row) for row in rows.tolist()}) > 290
+
+
+def test_names_need_not_be_identifiers() -> None:
+    space = Space(
+        {
+            "-O": Range(0, 3),
+            "if": ListOf(Boolean(), 2, knockout_prob=0.5),
+            "x y": Range(1, 2, when="config['-O'] > 1"),
+        },
+        ["config['-O'] < 3"],
+    )
+    assert {"-O": 2, "x y": 1} in configs(space)
+    assert {"-O": 0, "if": [True, False]} in configs(space)
+    assert space.size == (2 + 2) * 5
+
+
+def test_the_default_of_a_logarithmic_range_snaps_to_the_nearest_value() -> None:
+    space = Space({"lr": LogRange(1e-5, 1e-1, total=32)}, default={"lr": 1e-3})
+    assert space.default_row is not None
+    assert 0.8e-3 < space.decode(space.default_row)["lr"] < 1.2e-3
+    with pytest.raises(ConfigError, match="1\\.0"):
+        space.encode({"lr": 1.0})
