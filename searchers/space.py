@@ -149,7 +149,8 @@ class Space:
             return len(self._rows)
         self._combinations = combinations(self.encoding.leaves, [*self._implied, *self._constraints])
         rng = np.random.default_rng(0)
-        self._drawing_works = bool(self.valid(self._draw(_SAMPLE_PROBES, rng, None)).any())
+        drawn = self.valid(self._draw(_SAMPLE_PROBES, rng, None)).any()
+        self._drawing_works = bool(drawn) or self._combinations is None
         self.sample(1, rng)  # refuses the space if nothing can be found
         return None
 

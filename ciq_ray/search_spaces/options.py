@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ciq_ray.errors import SearchSpaceError
+from ciq_ray.search_spaces.quoting import GNU, NVIDIA, QUOTINGS, option_line, split_lines
 from ciq_ray.search_spaces.strict_json import Fields
 from searchers.errors import ConfigError, SearcherError
 from searchers.files import param_from_dict
@@ -30,7 +31,7 @@ _KINDS = ("switch", "boolean", "choice", "range", "power_of_two")
 _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FLAG = re.compile(r"-[A-Za-z0-9_=.-]*[A-Za-z0-9]")
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:+/@%=-]+")
+_FLAGS = re.compile(rf"{_FLAG.pattern}(?: {_FLAG.pattern})?")
 _MAX_LEVELS = 1 << 16
 
 
@@ -38,20 +39,6 @@ def parse_version(text: str) -> tuple[int, int] | None:
     """``"13.3"`` as (13, 3), or ``None`` if it is not a version of that form."""
     match = _VERSION.fullmatch(text)
     return (int(match[1]), int(match[2])) if match else None
-
-
-def option_line(flag: str, value: Any) -> str:
-    """One line of an options file: ``flag=value``, the value in quotes where it needs them.
-
-    Raises:
-        SearchSpaceError: No options file can hold the value (quotes, backslashes, control characters).
-    """
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if _PLAIN.fullmatch(text):
-        return f"{flag}={text}"
-    if not text or not text.isprintable() or '"' in text or "\\" in text:
-        raise SearchSpaceError(f"{text!r} cannot be a value of {flag} in an options file; rename it")
-    return f'{flag}="{text}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +52,17 @@ class CompilerOption:
         switch: The flag stands alone, and is there or not.
         default: The value the compiler has without it, which is not written; ``None`` if the option
             is knocked out instead.
-        companions: Further lines it does nothing without.
+        companions: Further lines that belong to it: it does nothing without them, or they keep it from
+            doing more than it should.
         since: First compiler version that has it, or ``None``.
         until: Last compiler version that has it, or ``None``.
         architectures: Where it holds; empty means everywhere.
         changes_results: The program's results may differ from those without it.
         limits_launch: It bounds the block size that the compiled kernel may be launched with.
         doc: What it does, in a line.
+        off: The line of a boolean that is false, where that is not ``flag=false``.
+        joined: The value follows the flag without ``=``.
+        quoting: How a value is written; see `ciq_ray.search_spaces.quoting`.
     """
 
     name: str
@@ -86,17 +77,24 @@ class CompilerOption:
     changes_results: bool
     limits_launch: bool
     doc: str
+    off: str | None = None
+    joined: bool = False
+    quoting: str = NVIDIA
 
     def lines(self) -> list[tuple[str, Any]]:
         """The line of each value, with the value; the default's line is empty."""
         if self.switch:
             return [("", False), (self.flag, True)]
+        texts = {True: self.flag, False: self.off} if self.off is not None else {}
         default = (type(self.default), self.default)  # True equals 1: the type counts
         values = [self.param.value(level) for level in range(self.param.n_levels)]
         return [
-            ("" if (type(value), value) == default else option_line(self.flag, value), value)
+            ("" if (type(value), value) == default else texts.get(value) or self._line(value), value)
             for value in values
         ]
+
+    def _line(self, value: Any) -> str:
+        return option_line(self.flag, value, quoting=self.quoting, joined=self.joined)
 
     def holds_for(self, versions: Collection[tuple[int, int]], architectures: Collection[str]) -> bool:
         """Whether every one of `versions` and `architectures` has it."""

@@ -250,7 +250,7 @@ def test_searcher_that_gets_stuck_is_an_error(make):
     class Stuck(RandomSearch):
         def _propose(self, n: int) -> None:
             if len(self._trials) < 4:
-                super()._propose(1)
+                self._admit_random(1)
 
     with pytest.raises(WorkerError, match="proposes nothing although it waits for nothing"):
         make(Stuck(SPACE, count=10, seed=1)).run()

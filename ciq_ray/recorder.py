@@ -1,0 +1,167 @@
+"""What becomes of evaluations: results, the CSV file, progress and the tracker."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ciq_ray._result_csv import ResultCsv
+from ciq_ray._result_table import table_columns
+from ciq_ray.engine import Evaluation
+from ciq_ray.errors import ResultError, SearchFailedError
+from ciq_ray.feed import TrackerFeed
+from ciq_ray.progress import Progress
+from ciq_ray.results import SearchResult
+from ciq_ray.types import BaseTracker, Score, Worker
+
+if TYPE_CHECKING:
+    from ciq_ray.ciq import Search
+    from searchers.base import SpaceSearcher
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Results, the CSV file, progress and tracker: whoever wants to know of each evaluation."""
+
+    def __init__(self, search: Search, searcher: SpaceSearcher, tracker: BaseTracker) -> None:
+        config = search.search_config
+        self.search = search
+        self.result = SearchResult(None, config.problem_type, config.num_objectives)
+        self._config = config
+        self._pool = config.resolved_pool_size
+        self._searcher = searcher
+        self._back: Counter[int] = Counter()
+        self._first_failures: Counter[str] = Counter()
+        self._failure_message = ""
+        self._passed = 0
+        self._best: list[float] | None = None
+        self._best_text = ""
+        self._replayed: list[Evaluation] = []
+        self._progress: Progress | None = None
+        self._feed = TrackerFeed(tracker, self._closed, self._entered)
+        self._csv: ResultCsv | None = None
+        if search.dump_results is not None:
+            columns = table_columns(config.num_objectives, config.normalize)
+            self._csv = ResultCsv(search.dump_results, columns)
+
+    def begin(self, total: int, done: int) -> None:
+        """The replay, if any, is over; from here on there is something to show."""
+        self._progress = Progress(total, done=done, disable=self.search.disable_progress_bar)
+        self._feed.start(run_id=self.search.run_id)
+        for evaluation in self._replayed:
+            self._track(evaluation, self._score(evaluation))
+        self._replayed = []
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Take in one evaluation."""
+        outcome, told = evaluation.outcome, evaluation.told
+        score = self._score(evaluation)
+        self._back[evaluation.generation] += 1
+        self._passed += outcome.ok
+        if not outcome.ok:
+            self._first_failures[outcome.status] += 1
+            self._failure_message = self._failure_message or outcome.message
+        elif self._improved(told.values):
+            self._best_text = ", ".join(f"{value:.6g}" for value in self._best or ())
+        self.result.add_result(
+            score,
+            evaluation.generation,
+            self._config.normalize,
+            status=outcome.status,
+            message=outcome.message,
+        )
+        if evaluation.replayed:
+            self._replayed.append(evaluation)
+            return
+        self._track(evaluation, score)
+        if self._progress is not None:
+            self._progress.update(failed=not outcome.ok, best=self._best_text)
+        if len(self.result) % self._pool == 0:
+            self._dump(final=False)
+
+    def tick(self) -> None:
+        """Keep the display alive."""
+        if self._progress is not None:
+            self._progress.tick()
+
+    def check(self) -> None:
+        """End the search when its whole first generation has failed."""
+        if self.search.exit_on_failure and not self._passed and self._back[0] >= self._pool:
+            self._raise_failed(self._back[0])
+
+    def check_end(self) -> None:
+        """The same for a search that was shorter than a generation."""
+        if self.search.exit_on_failure and not self._passed and self._back[0]:
+            self._raise_failed(self._back[0])
+
+    def end(self, reason: str, at_once: bool) -> None:
+        """The search is over: everything that is recorded gets its end; hardly waits if `at_once`."""
+        if self._progress is not None:
+            self._progress.close()
+        self._feed.end(at_once=at_once, reason=reason)
+        self._dump(final=True)
+
+    def close(self) -> None:
+        """Whatever happened, leave no thread and no bar behind."""
+        if self._progress is not None:
+            self._progress.close()
+
+    def _score(self, evaluation: Evaluation) -> Score:
+        count = self._config.num_objectives
+        outcome = evaluation.outcome
+        invalid = Worker.invalidate_score(count)
+        norm = None
+        if self._config.normalize:
+            norm = _as_score(evaluation.normalized) if outcome.ok else invalid
+        return Score(
+            score=_as_score(outcome.values) if outcome.ok else invalid,
+            norm_score=norm,
+            params=evaluation.candidate.config,
+            metadata=evaluation.worker if outcome.ok else outcome.message,
+            param_id=int(evaluation.candidate.id),
+            num_objectives=count,
+        )
+
+    def _track(self, evaluation: Evaluation, score: Score) -> None:
+        self._feed.evaluated(
+            score, evaluation.generation, task_id=evaluation.candidate.id, worker=evaluation.worker
+        )
+
+    def _improved(self, values: tuple[float, ...]) -> bool:
+        better = min if self._config.problem_type == "min" else max
+        merged = list(values) if self._best is None else list(map(better, self._best, values))
+        changed, self._best = merged != self._best, merged
+        return changed
+
+    def _closed(self, generation: int) -> bool:
+        closed = self._searcher.generation_closed(generation)
+        return self._back[generation] >= self._pool if closed is None else closed
+
+    def _entered(self, generation: int) -> None:
+        self.search.current_generation = generation
+
+    def _dump(self, *, final: bool) -> None:
+        if self._csv is not None:
+            self._csv.add_rows(self.result.rows(self._csv.count))
+            try:
+                self._csv.flush(final=final)
+            except ResultError as error:
+                logger.warning("%s; the search goes on, and its results are in the run's folder too", error)
+
+    def _raise_failed(self, count: int) -> None:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in self._first_failures.most_common())
+        raise SearchFailedError(
+            f"all {count} candidates of the first generation failed ({kinds}). The first said: "
+            f"{self._failure_message.strip() or 'nothing'}\nCorrect the objective or the space; or set "
+            "`exit_on_failure=False` if so many failures are to be expected"
+        )
+
+
+def _as_score(values: tuple[float, ...] | None) -> Any:
+    if values is None:
+        return None
+    return values[0] if len(values) == 1 else values
