@@ -14,6 +14,7 @@ from ciq_ray._model import Model
 from ciq_ray._types.search_configuration import SearchConfiguration
 from ciq_ray._types.tracker_configs import DefaultTrackerConfig, TrackerConfig
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.race import Plan
 from ciq_ray.spaces import SpaceSource, resolve
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
 from searchers.registry import NAMES
@@ -78,6 +79,13 @@ class Search(Model):
         max_evaluations: How many candidates are evaluated at most.
         time_budget_s: Seconds after which nothing new is evaluated.
         target: A score, or one for each objective; a candidate that reaches it ends the search.
+        final_race: Whether to measure the best again when the search is over, side by side with the
+            baseline, for a verdict (`SearchResult.verdict`). It calls the objective hundreds of times,
+            one call at a time; a `ciq_ray.race.Plan` says how often. The baseline is the first of
+            `initial_configs`, else the space's default, else the empty configuration.
+        remeasure_every: Generations between re-measurements of the three best, whose labels are then
+            replaced by the median of their measurements; 0: never. ``None``: 2, if there is to be a
+            final race or the objective reports a spread, else never.
 
     Raises:
         ConfigurationError: A field has a value it cannot have.
@@ -106,6 +114,8 @@ class Search(Model):
     max_evaluations: Annotated[int, Field(ge=1)] | None = None
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
     target: float | Sequence[float] | None = None
+    final_race: bool | Plan = False
+    remeasure_every: Annotated[int, Field(ge=0)] | None = None
 
     _space: Space = PrivateAttr()
     _metadata: list[dict[str, str | int | None]] | None = PrivateAttr(default=None)
@@ -132,6 +142,12 @@ class Search(Model):
                     f"`target` is {self.target!r}; give one finite score for each of "
                     f"{self.search_config.num_objectives} objectives"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _race_has_one_winner(self) -> Self:
+        if self.final_race and self.search_config.num_objectives > 1:
+            raise ValueError("`final_race` needs one objective: with several there is no single winner")
         return self
 
     def model_post_init(self, context: Any, /) -> None:

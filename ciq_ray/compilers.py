@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -117,6 +117,7 @@ def run_tool(
     timeout: float,
     check: bool = True,
     cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> ToolResult:
     """Run a compiler, in a process group of its own that is killed as a whole.
 
@@ -127,6 +128,7 @@ def run_tool(
         timeout: Seconds after which it is killed, with all it started.
         check: Whether an exit status other than 0 raises.
         cwd: Folder to run it in; ``None`` stays in the current one.
+        env: Environment variables that differ from those of this process.
 
     Raises:
         ObjectiveFailure: ``compile_timeout`` when it took too long; ``compile_error`` when it failed
@@ -144,6 +146,7 @@ def run_tool(
             text=True,
             errors="replace",
             cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
             process_group=0,
         )
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ciq_ray._version import __version__
 from ciq_ray.errors import BaselineError, JournalError, WorkerError
 from ciq_ray.journal import Journal
+from ciq_ray.remeasure import Remeasurer
 from ciq_ray.worker.protocol import Report, StreamingWorker, Task
 from searchers.errors import OptionError
 from searchers.outcome import RETRIED, Candidate, Outcome
@@ -80,6 +81,7 @@ class Evaluation:
         normalized: The values the searcher was told when the search is normalised.
         worker: Where it ran.
         replayed: Whether it comes from the journal of an earlier process.
+        again: Whether the candidate was measured before; the outcome then pools all measurements.
     """
 
     candidate: Candidate
@@ -88,6 +90,7 @@ class Evaluation:
     normalized: tuple[float, ...] | None = None
     worker: str = ""
     replayed: bool = False
+    again: bool = False
 
     @property
     def told(self) -> Outcome:
@@ -121,6 +124,7 @@ class Engine:
         pool_size: Candidates of a generation, for searchers that have none of their own.
         look_ahead: Whether to keep a stock of candidates, if the searcher allows it; pointless for a
             worker that takes a pool at a time.
+        remeasurer: Who is measured again; nobody if ``None``.
         stop_requested: Returns true when nothing new is to be sent.
         check: Called after each tell; it may raise to end the search.
     """
@@ -135,6 +139,7 @@ class Engine:
         observer: Observer,
         pool_size: int,
         look_ahead: bool = True,
+        remeasurer: Remeasurer | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -145,6 +150,7 @@ class Engine:
         self.observer = observer
         self.pool_size = pool_size
         self._look_ahead = look_ahead
+        self._remeasurer = remeasurer or Remeasurer(0, budget.modes)
         self._stop_requested = stop_requested
         self._check = check
         self._stock: deque[Candidate] = deque()
@@ -175,6 +181,8 @@ class Engine:
             try:
                 if kind == "ask":
                     self._replay_ask(record, pending)
+                elif kind == "remeasure":
+                    self._remeasure(record["ids"])
                 elif kind == "outcome":
                     evaluation = self._replayed(record, pending.pop(record["id"]))
                     self._tell(evaluation)
@@ -270,6 +278,10 @@ class Engine:
             n = min(n, self.budget.max_evaluations - self._asked)
         if n <= 0 or not self._may_ask:
             return
+        again = self._remeasurer.due()
+        if again:
+            self.journal.write([{"t": "remeasure", "ids": again}])
+            self._remeasure(again)
         candidates = self.searcher.ask(n)
         self._may_ask = bool(candidates)
         if not candidates and self.searcher.finished:
@@ -277,6 +289,11 @@ class Engine:
         self.journal.write([_ask_record(n, candidates)])
         self._asked += len(candidates)
         self._unsynced.extend((self.journal.size, candidate) for candidate in candidates)
+
+    def _remeasure(self, ids: list[str]) -> None:
+        for name in ids:
+            self.searcher.remeasure(name)
+        self._remeasurer.sent(ids)
 
     def _sync(self) -> None:
         """Get what is written to the disk, and wait for that only while there is nothing to send."""
@@ -325,6 +342,7 @@ class Engine:
             self._tell(evaluation)
 
     def _tell(self, evaluation: Evaluation) -> None:
+        evaluation = self._remeasurer.take(evaluation)
         told = evaluation.told
         self.searcher.tell(evaluation.candidate.id, told)
         self._may_ask = True

@@ -6,9 +6,12 @@ comes from. Then, in the order in which they happened:
 * ``{"t": "ask", "n", "candidates": [{"id", "row", "generation", "config"}, ...]}``: the searcher was
   asked for `n` candidates and proposed these.
 * ``{"t": "outcome", "id", "outcome", "baseline", "normalized", "worker", "at"}``: what came of one.
+* ``{"t": "remeasure", "ids"}``: these leaders are measured again next, under their ids.
 * ``{"t": "again", "id", "reason", "at"}``: it was lost or throttled and is sent again.
 * ``{"t": "resumed", "at", "version"}``: another process went on from here.
 * ``{"t": "end", "reason", "at"}``: the search ended in an orderly way.
+* ``{"t": "race_begins", ...}``, ``{"t": "race", ...}``, ``{"t": "verdict", ...}``: the final race, each
+  window of it, and what it said (`ciq_ray.racing`).
 
 Replaying the asks and outcomes into a fresh searcher gives the state it had. Rows are positions in the
 space's integer matrix; the configurations are there for people to read. Losing power costs at most the

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ciq_ray.errors import JournalError
+from ciq_ray.errors import ConfigurationError, JournalError
 
 __all__ = ["describe", "importing", "load"]
 
@@ -23,7 +23,11 @@ importing: ContextVar[str | None] = ContextVar("importing", default=None)
 
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
-    """Module, qualified name, script and source hash of an objective, as JSON data."""
+    """Module, qualified name, script and source hash of an objective, or its command, as JSON data."""
+    from ciq_ray.commands import CommandObjective
+
+    if isinstance(function, CommandObjective):
+        return {"kind": "command", "command": function.to_dict(), "files": function.files()}
     target = getattr(function, "func", function)  # a functools.partial
     target = getattr(target, "__wrapped__", target)
     name = getattr(target, "__qualname__", type(target).__qualname__)
@@ -40,7 +44,7 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
-    """The objective that `describe` described, by importing its script.
+    """The objective that `describe` described: a command, or a function, by importing its script.
 
     Args:
         origin: The description.
@@ -49,6 +53,8 @@ def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
     Raises:
         JournalError: It cannot be had that way, or its source has changed.
     """
+    if origin.get("kind") == "command":
+        return _command(origin, force=force)
     name, script = origin.get("qualname"), origin.get("script")
     own = "call `Search.resume(path, objective_function=...)` from a script of yours"
     if not origin.get("importable") or not isinstance(name, str):
@@ -72,6 +78,24 @@ def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
         raise JournalError(f"{name!r} of {script!r} is not a function any more; {own}")
     function: Callable[..., Any] = value
     return function
+
+
+def _command(origin: dict[str, Any], *, force: bool) -> Callable[..., Any]:
+    from ciq_ray.commands import CommandObjective
+
+    try:
+        objective = CommandObjective.from_dict(origin["command"])
+        recorded = dict(origin["files"])
+    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+        raise JournalError(f"the command of the run cannot be used: {error}") from error
+    found = objective.files()
+    changed = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
+    if changed and not force:
+        raise JournalError(
+            f"{changed[0]!r} has changed since the run began; the results would mix two programs. "
+            "Use --force if the change does not matter"
+        )
+    return objective
 
 
 def _import(script: str, module: str) -> Any:
@@ -99,7 +123,7 @@ def _import(script: str, module: str) -> Any:
             spec.loader.exec_module(loaded)
         except JournalError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise JournalError(f"importing {script!r} failed: {type(error).__name__}: {error}") from error
         return loaded
     finally:

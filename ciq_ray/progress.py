@@ -8,7 +8,7 @@ from typing import Never, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "RaceProgress"]
 
 _LINE_EVERY_S = 30.0
 
@@ -58,11 +58,12 @@ class Progress:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Leave the last state on the screen; more calls do nothing."""
         if self._bar is not None:
             self._bar.close()
         elif not self._disabled and self._shown > self._started:
             self._line()
+        self._disabled = True
 
     def _state(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
@@ -78,3 +79,33 @@ class Progress:
             left = f", {tqdm.format_interval((self._total - self._done) / rate)} left" if rate else ""
         self._stream.write(f"{self._done}{total} evaluations, {self._state()}, {rate:.1f}/s{left}\n")
         self._stream.flush()
+
+
+class RaceProgress:
+    """One line that is written over as blocks of a race go by; announcements and verdicts stay.
+
+    Args:
+        disable: Show the lines that stay only.
+        stream: Where to; standard error by default.
+    """
+
+    def __init__(self, *, disable: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._over = not disable and self._stream.isatty()
+        self._shown = 0
+
+    def say(self, line: str) -> None:
+        """Show a line; those that report a block pass."""
+        passing = ": block " in line
+        if passing and not self._over:
+            return
+        self.close()
+        self._stream.write(line if passing else f"{line}\n")
+        self._stream.flush()
+        self._shown = len(line) if passing else 0
+
+    def close(self) -> None:
+        """Take a passing line away."""
+        if self._shown:
+            self._stream.write("\r" + " " * self._shown + "\r")
+            self._shown = 0

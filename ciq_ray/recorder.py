@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from ciq_ray.errors import ResultError, SearchFailedError
 from ciq_ray.feed import TrackerFeed
 from ciq_ray.progress import Progress
 from ciq_ray.results import SearchResult
-from ciq_ray.types import BaseTracker, Score, Worker
+from ciq_ray.types import BaseTracker, Score, SearchConfiguration, Worker
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from searchers.base import SpaceSearcher
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "score_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +41,33 @@ class Recorder:
         self._passed = 0
         self._best: list[float] | None = None
         self._best_text = ""
+        self._run_s: list[float] = []
         self._replayed: list[Evaluation] = []
         self._progress: Progress | None = None
         self._feed = TrackerFeed(tracker, self._closed, self._entered)
         self._csv: ResultCsv | None = None
-        if search.dump_results is not None:
-            columns = table_columns(config.num_objectives, config.normalize)
-            self._csv = ResultCsv(search.dump_results, columns)
+        self._begin_csv()
+
+    def _begin_csv(self) -> None:
+        """Write the file from its first row on; a row in it may have changed."""
+        if self.search.dump_results is not None:
+            columns = table_columns(self._config.num_objectives, self._config.normalize)
+            self._csv = ResultCsv(self.search.dump_results, columns)
 
     def begin(self, total: int, done: int) -> None:
         """The replay, if any, is over; from here on there is something to show."""
         self._progress = Progress(total, done=done, disable=self.search.disable_progress_bar)
         self._feed.start(run_id=self.search.run_id)
         for evaluation in self._replayed:
-            self._track(evaluation, self._score(evaluation))
+            self._track(evaluation, score_of(evaluation, self._config))
         self._replayed = []
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Take in one evaluation."""
         outcome, told = evaluation.outcome, evaluation.told
-        score = self._score(evaluation)
+        score = score_of(evaluation, self._config)
+        if outcome.ok and outcome.run_s is not None:
+            self._run_s.append(outcome.run_s)
         self._back[evaluation.generation] += 1
         self._passed += outcome.ok
         if not outcome.ok:
@@ -73,7 +81,10 @@ class Recorder:
             self._config.normalize,
             status=outcome.status,
             message=outcome.message,
+            replace=evaluation.again,
         )
+        if evaluation.again:
+            self._begin_csv()
         if evaluation.replayed:
             self._replayed.append(evaluation)
             return
@@ -110,21 +121,10 @@ class Recorder:
         if self._progress is not None:
             self._progress.close()
 
-    def _score(self, evaluation: Evaluation) -> Score:
-        count = self._config.num_objectives
-        outcome = evaluation.outcome
-        invalid = Worker.invalidate_score(count)
-        norm = None
-        if self._config.normalize:
-            norm = _as_score(evaluation.normalized) if outcome.ok else invalid
-        return Score(
-            score=_as_score(outcome.values) if outcome.ok else invalid,
-            norm_score=norm,
-            params=evaluation.candidate.config,
-            metadata=evaluation.worker if outcome.ok else outcome.message,
-            param_id=int(evaluation.candidate.id),
-            num_objectives=count,
-        )
+    @property
+    def call_s(self) -> float | None:
+        """Seconds that half of the successful evaluations took at most, ``None`` without any."""
+        return statistics.median(self._run_s) if self._run_s else None
 
     def _track(self, evaluation: Evaluation, score: Score) -> None:
         self._feed.evaluated(
@@ -159,6 +159,23 @@ class Recorder:
             f"{self._failure_message.strip() or 'nothing'}\nCorrect the objective or the space; or set "
             "`exit_on_failure=False` if so many failures are to be expected"
         )
+
+
+def score_of(evaluation: Evaluation, config: SearchConfiguration) -> Score:
+    """The documented form of an evaluation."""
+    outcome = evaluation.outcome
+    invalid = Worker.invalidate_score(config.num_objectives)
+    norm = None
+    if config.normalize:
+        norm = _as_score(evaluation.normalized) if outcome.ok else invalid
+    return Score(
+        score=_as_score(outcome.values) if outcome.ok else invalid,
+        norm_score=norm,
+        params=evaluation.candidate.config,
+        metadata=evaluation.worker if outcome.ok else outcome.message,
+        param_id=int(evaluation.candidate.id),
+        num_objectives=config.num_objectives,
+    )
 
 
 def _as_score(values: tuple[float, ...] | None) -> Any:

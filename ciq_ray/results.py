@@ -29,6 +29,8 @@ from ciq_ray.errors import ConfigurationError, ResultError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ciq_ray.race import RaceResult
+    from ciq_ray.statistics import Verdict
     from ciq_ray.utils.validation import Score
 
 __all__ = ["SearchResult"]
@@ -57,6 +59,8 @@ class SearchResult:
     Attributes:
         problem_type: A `ProblemType`.
         num_scores: As given.
+        verdict: What the final race said of the best against the baseline, if there was one.
+        race: The whole of that race, if it was run by this process.
 
     Raises:
         ConfigurationError: `problem_type` or `num_scores` is something else.
@@ -68,6 +72,8 @@ class SearchResult:
         if not isinstance(num_scores, int) or isinstance(num_scores, bool) or num_scores < 1:
             raise ConfigurationError(f"`num_scores` is {num_scores!r}; it must be an integer above 0")
         self.num_scores = num_scores
+        self.verdict: Verdict | None = None
+        self.race: RaceResult | None = None
         self._rows: list[dict[str, Any]] = []
         self._merged = 0
         self._normalized = False
@@ -177,6 +183,7 @@ class SearchResult:
         *,
         status: str | None = None,
         message: str = "",
+        replace: bool = False,
     ) -> None:
         """Append a single evaluated score to the results.
 
@@ -190,13 +197,28 @@ class SearchResult:
             status: ``"ok"`` or the kind of failure, which has no scores then; by default, what the
                 score says.
             message: Why it failed, for people.
+            replace: Put it in the place of the row that has the same `param_id`, as for a candidate
+                that was measured again.
 
         Raises:
             ResultError: The score has another number of objectives than these results, or `status` is
                 none of `searchers.outcome.STATUSES`.
         """
-        self._rows.append(make_row(score, generation_num, self.num_scores, normalize, status, message))
+        row = make_row(score, generation_num, self.num_scores, normalize, status, message)
+        place = self._place_of(score.param_id) if replace else None
+        if place is None:
+            self._rows.append(row)
+        else:
+            self._rows[place] = row
+            if place < self._merged and self._df is not None:
+                for index in self._df.index[self._df["param_id"] == score.param_id]:
+                    for column, value in row.items():
+                        self._df.at[index, column] = value
         self._normalized = self._normalized or normalize
+
+    def _place_of(self, param_id: int | str) -> int | None:
+        found = (i for i in range(len(self._rows) - 1, -1, -1) if self._rows[i]["param_id"] == param_id)
+        return next(found, None)
 
     def rows(self, start: int = 0) -> list[dict[str, Any]]:
         """The rows that `add_result` appended, from number `start` on, as dictionaries."""
@@ -242,6 +264,28 @@ class SearchResult:
             merit = values.mean(axis=1)
             merit = -merit if self.problem_type is ProblemType.MAX else merit
         return self._row(int(np.nanargmin(merit)))
+
+    def top(self, count: int) -> list[dict[str, Any]]:
+        """The rows with the best scores, best first, each parameter set once.
+
+        Several scores are ranked by their mean, as `get_best_result` does with ``"avg"``.
+
+        Args:
+            count: How many at most.
+
+        Raises:
+            ResultError: There are no results, or all evaluations failed.
+        """
+        merit = self._ranked_values().mean(axis=1)
+        merit = -merit if self.problem_type is ProblemType.MAX else merit
+        rows: list[dict[str, Any]] = []
+        for position in np.argsort(merit, kind="stable"):
+            if len(rows) >= count or np.isnan(merit[position]):
+                break
+            row = self._row(int(position))
+            if all(row["params"] != other["params"] for other in rows):
+                rows.append(row)
+        return rows
 
     def pareto_front(self) -> list[dict[str, Any]]:
         """Return the Pareto-efficient rows from a multi-score search.

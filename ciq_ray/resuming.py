@@ -11,6 +11,7 @@ import numpy as np
 from ciq_ray import journal as journals
 from ciq_ray import origin, settings
 from ciq_ray.errors import JournalError
+from ciq_ray.race import Plan
 from ciq_ray.spaces import from_description, resolve
 from searchers.errors import SpaceError
 
@@ -25,6 +26,7 @@ _PLAIN = (
     "time_budget_s",
     "target",
     "exit_on_failure",
+    "remeasure_every",
 )
 
 
@@ -55,7 +57,22 @@ def fields_of(
     """
     folder = run_folder(path)
     header = journals.read_header(folder)
+    try:
+        fields = _restored(header, given)
+        described = header["objective"]
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise JournalError(
+            f"the header of {str(folder / journals.FILE_NAME)!r} is damaged ({what})"
+        ) from error
+    fields["objective_function"] = objective or origin.load(described, force=force)
+    return folder, fields
+
+
+def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: header[name] for name in _PLAIN if header.get(name) is not None}
+    race = header.get("final_race", False)
+    fields["final_race"] = Plan(**race) if isinstance(race, dict) else race
     fields.update(given)
     if "searcher" not in given:
         record = header["searcher"]
@@ -78,8 +95,7 @@ def fields_of(
     if "initial_configs" not in given and header["initial_rows"] is not None:
         encoding = resolve(fields["search_space"], fields["constraints"]).space.encoding
         fields["initial_configs"] = [_config(encoding, row) for row in header["initial_rows"]]
-    fields["objective_function"] = objective or origin.load(header["objective"], force=force)
-    return folder, fields
+    return fields
 
 
 def _config(encoding: Any, row: list[int]) -> Any:

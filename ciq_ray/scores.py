@@ -10,14 +10,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from searchers.outcome import Outcome
+
     Reading: TypeAlias = tuple[str, tuple[float, ...], str]
 
-__all__ = ["INVALID_MESSAGE", "read_scores"]
+__all__ = ["INVALID_MESSAGE", "is_outcome", "read_outcome", "read_scores"]
 
 INVALID_MESSAGE = "the objective reported an invalid score"
 
 _INFINITY = float("inf")
 _SHOWN = 60
+_METRICS_LIMIT = 1 << 18
 
 
 def read_scores(value: Any, num_objectives: int = 1) -> Reading:
@@ -41,6 +44,55 @@ def read_scores(value: Any, num_objectives: int = 1) -> Reading:
     except Exception as error:  # a value may run code of its own when it is looked at
         message = f"the objective returned {_article(type(value).__name__)} that cannot be read as a score"
         return "invalid_result", (), f"{message} ({type(error).__name__}: {error})"
+
+
+def is_outcome(value: Any) -> bool:
+    """Whether an objective returned a `searchers.Outcome`, which says more than scores do."""
+    import sys
+
+    module = sys.modules.get("searchers.outcome")  # who has made one has imported it
+    return module is not None and isinstance(value, module.Outcome)
+
+
+def read_outcome(
+    outcome: Outcome, num_objectives: int = 1
+) -> tuple[str, tuple[float, ...], str, dict[str, Any]]:
+    """Judge an `Outcome` that an objective returned.
+
+    Args:
+        outcome: As returned.
+        num_objectives: How many values one that is ``ok`` must hold.
+
+    Returns:
+        Status, values and message as of `read_scores`, and the other fields that are set: plain data.
+        Metrics that JSON cannot hold are there as their `repr`; a quarter of a megabyte of them at most.
+    """
+    status, values, message = outcome.status, outcome.values, outcome.message
+    if outcome.ok and len(values) != num_objectives:
+        error = _unexpected(f"an Outcome with {len(values)} values", num_objectives)
+        status, values, message = "invalid_result", (), str(error)
+    details = {
+        name: found
+        for name in ("spread", "samples", "compile_s", "run_s")
+        if (found := getattr(outcome, name)) is not None
+    }
+    if outcome.metrics:
+        details["metrics"] = _plain_metrics(outcome.metrics)
+    return status, values, message, details
+
+
+def _plain_metrics(metrics: Any) -> Any:
+    import json
+
+    try:
+        text = json.dumps(dict(metrics), default=repr)
+    except Exception as error:  # a key that is no text, a circle, a `repr` that raises
+        return {"dropped": f"the metrics cannot be kept ({type(error).__name__}: {error})"}
+    if len(text) > _METRICS_LIMIT:
+        return {
+            "dropped": f"the metrics are {len(text)} characters of JSON; {_METRICS_LIMIT} are kept at most"
+        }
+    return json.loads(text)
 
 
 class _InvalidError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -10,7 +11,9 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +27,16 @@ from ciq_ray.engine import Budget, Engine
 from ciq_ray.errors import ConfigurationError, JournalError
 from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
+from ciq_ray.progress import RaceProgress
+from ciq_ray.race import Plan
+from ciq_ray.racing import BlockRunner, RaceStopped, decided_verdict, race_results
+from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
+from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
 from ciq_ray.searching import make_searcher, searcher_record
 from ciq_ray.spaces import describe
-from ciq_ray.tracker import make_tracker
+from ciq_ray.tracker import DisabledTracker, make_tracker
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
 from ciq_ray.worker.adapter import WorkerAdapter, warn_unused
 from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker
@@ -95,6 +103,7 @@ class Session:
             # worker processes come up while Ray Tune's base class is imported here
             searcher = make_searcher(search, self.seed)
             stack.enter_context(threadpool_limits(1))  # the cores belong to the candidates
+            stack.enter_context(_frozen_heap())
             recorder = Recorder(search, searcher, tracker)
             stack.callback(recorder.close)
             engine = Engine(
@@ -105,6 +114,7 @@ class Session:
                 observer=recorder,
                 pool_size=self.config.resolved_pool_size,
                 look_ahead=not isinstance(worker, WorkerAdapter),
+                remeasurer=self._remeasurer(searcher),
                 stop_requested=lambda: interrupts.requested,
                 check=recorder.check,
             )
@@ -129,10 +139,73 @@ class Session:
             finally:
                 engine.end(reason)
                 recorder.end(reason, at_once)
-            recorder.result.save(folder / "results.csv")
+            result = recorder.result
+            result.save(folder / "results.csv")
+            if reason != "stopped" and search.final_race:
+                worker.close()  # nothing else runs while the race is timed
+                reason = self._race(recorder, journal, cache, tracker, interrupts)
             if reason == "stopped":
                 self._say(f"stopped; go on with: ciq resume {folder}")
-            return recorder.result
+            return result
+
+    def race_only(self, plan: Plan | None, say: Callable[[str], None]) -> SearchResult:
+        """Race the best of a run that is over; see `ciq_ray.racing.race_run`."""
+        with ExitStack() as stack:
+            interrupts = stack.enter_context(Interrupts())
+            folder = self._folder()
+            journal = self._journal(folder)
+            stack.callback(journal.close)
+            result = load_result(folder, self.search)
+            cache = self._cache(folder)
+            stack.callback(self._clean, cache)
+            runner = BlockRunner(
+                lambda: self._worker(cache, DisabledTracker(), racing=True), lambda: interrupts.requested
+            )
+            try:
+                race_results(self.search, result, journal, plan or self._plan(), runner, anew=True, say=say)
+            except RaceStopped:
+                raise KeyboardInterrupt from None
+            return result
+
+    def _race(
+        self, recorder: Recorder, journal: Journal, cache: Path, tracker: BaseTracker, interrupts: Interrupts
+    ) -> str:
+        """The final race; returns why it ended."""
+        decided = decided_verdict(journal.path.parent) if self.resume_folder is not None else None
+        if decided is not None:
+            recorder.result.verdict = decided
+            return "finished"
+        runner = BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
+        progress = RaceProgress(disable=self.search.disable_progress_bar)
+        try:
+            race_results(
+                self.search,
+                recorder.result,
+                journal,
+                self._plan(),
+                runner,
+                say=progress.say,
+                call_s=recorder.call_s,
+            )
+        except RaceStopped:
+            return "stopped"
+        finally:
+            progress.close()
+        return "finished"
+
+    def _plan(self) -> Plan:
+        plan = self.search.final_race
+        return plan if isinstance(plan, Plan) else Plan(seed=self.seed % 2**32)
+
+    def _remeasurer(self, searcher: SpaceSearcher) -> Remeasurer:
+        search, config = self.search, self.config
+        generations = 2 if search.remeasure_every is None else search.remeasure_every
+        return Remeasurer(
+            generations * config.resolved_pool_size,
+            (config.problem_type.value,) * config.num_objectives,
+            only_if_noisy=search.remeasure_every is None and not search.final_race,
+            front=lambda: [candidate.id for candidate, _ in searcher.front],
+        )
 
     # -- set-up -----------------------------------------------------------------------------------
 
@@ -218,6 +291,10 @@ class Session:
             "time_budget_s": search.time_budget_s,
             "target": search.target,
             "exit_on_failure": search.exit_on_failure,
+            "final_race": asdict(search.final_race)
+            if isinstance(search.final_race, Plan)
+            else search.final_race,
+            "remeasure_every": search.remeasure_every,
             "num_workers": self.num_workers,
             "task_timeout": self.task_timeout,
         }
@@ -248,10 +325,11 @@ class Session:
         else:
             shutil.rmtree(cache, ignore_errors=True)
 
-    def _worker(self, cache: Path, tracker: BaseTracker) -> StreamingWorker:
+    def _worker(self, cache: Path, tracker: BaseTracker, *, racing: bool = False) -> StreamingWorker:
+        """The worker of the search, or one for a single evaluation at a time for a block of a race."""
         kind = self.search.worker_type
         worker_class: type[Worker] = kind.worker_type() if isinstance(kind, WorkerTypes) else kind
-        worker = worker_class.create(cache, self.config.normalize, tracker)
+        worker = worker_class.create(cache, self.config.normalize and not racing, tracker)
         streaming: StreamingWorker
         if isinstance(worker, StreamingWorker):
             warn_unused(worker_class.__name__, self.worker_kwargs)
@@ -261,13 +339,15 @@ class Session:
                 worker, pool_size=self.config.resolved_pool_size, options=self.worker_kwargs
             )
         baseline: Any = NO_BASELINE
-        if self.config.normalize:
+        if self.config.normalize and not racing:
             space = self.search.space
-            baseline = _empty(space) if space.default_row is None else space.decode(space.default_row)
+            baseline = space.empty_config()
+            if space.default_row is not None:
+                baseline = space.decode(space.default_row)
         try:
             streaming.open(
                 self.search.objective_function,
-                num_workers=self.num_workers,
+                num_workers=1 if racing else self.num_workers,
                 task_timeout=self.task_timeout,
                 num_objectives=self.config.num_objectives,
                 baseline_config=baseline,
@@ -301,15 +381,22 @@ class Session:
         print(text, file=sys.stderr)
 
 
-def _empty(space: Any) -> Any:
-    """What an objective is called with to measure a baseline when the space has no default."""
-    encoding = space.encoding
-    if () in encoding.renders:
-        return ""
-    if isinstance(encoding.tree, list):
-        return ["" if (i,) in encoding.renders else {} for i in range(len(encoding.tree))]
-    return {}
-
-
 def _has_generations(searcher: SpaceSearcher) -> bool:
     return searcher.generation_closed(0) is not None
+
+
+@contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """Keep the garbage collector from going through all that was there before.
+
+    A full pass over the objects of so many modules takes some tenths of a second, in which no worker
+    gets anything to do.
+    """
+    if gc.get_freeze_count():  # the program does that itself
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

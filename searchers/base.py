@@ -240,6 +240,17 @@ class SpaceSearcher(Searcher):
         """Whether a generation is complete; ``None`` for an algorithm that has no generations."""
         return None
 
+    def candidate(self, candidate_id: str) -> Candidate:
+        """The candidate with this id.
+
+        Raises:
+            OptionError: There is none.
+        """
+        index = self._index_of(candidate_id)
+        if index is None:
+            raise OptionError(f"`candidate_id` is {candidate_id!r}, which was never proposed")
+        return self._candidate(self._trials[index])
+
     @property
     def n_proposed(self) -> int:
         """How many configurations have been proposed."""

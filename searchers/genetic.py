@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -25,10 +26,11 @@ _MATING_ROUNDS = 4
 _IMMIGRANTS = 0.25
 """Share of random candidates after a block that changed nothing at the top (Grefenstette, "Genetic
 algorithms for changing environments", 1992); twice that after two."""
-_LITTER = 32
 _BROOD = 8
-"""When candidates are asked for one by one, this many are taken from a litter: more would be bred from
-parents of yesterday, while a litter costs little more than one child."""
+_LEAST_LITTER, _MOST_LITTER = 32, 128
+"""When candidates are asked for one by one, a litter is bred, which costs little more than one child, and
+the first few that are new are kept: more would come from parents of yesterday. A population that has
+nearly converged has mostly known children, and then litters grow."""
 
 
 class _Block:
@@ -123,6 +125,7 @@ class GeneticSearch(SpaceSearcher):
         self._mating: list[int] | None = None
         self._stale = 0
         self._stalled = 0
+        self._litter = _LEAST_LITTER
         self._brood: deque[tuple[Matrix, int]] = deque()
         if metric is not None or mode is not None:
             self._check_sizes()
@@ -181,20 +184,28 @@ class GeneticSearch(SpaceSearcher):
             share = self.init_with_true_random_threshold
             return len(self._admit_random(n, generation=generation, seed_share=share))
         admitted = 0
-        if self._stalled:
-            immigrants = int(self._rng.binomial(n, _IMMIGRANTS * min(self._stalled, 2)))
-            if immigrants:
-                admitted = len(self._admit_random(immigrants, generation=generation))
         for strength in range(_MATING_ROUNDS + 1):
             admitted += self._admit_brood(n - admitted, generation)
             if admitted >= n or self._exhausted:
                 return admitted
             if strength < _MATING_ROUNDS:
-                children = self._children(max(n - admitted, _LITTER), mating, strength)
-                self._brood.extend((children[i], key) for i, key in self._fresh(children).items())
-                while len(self._brood) > max(n - admitted, _BROOD):
-                    self._brood.pop()
+                self._fill_brood(n - admitted, mating, strength)
         return admitted + len(self._admit_random(n - admitted, generation=generation))
+
+    def _fill_brood(self, n: int, mating: list[int], strength: int) -> None:
+        children = self._children(max(n, self._litter), mating, strength)
+        fresh = list(self._fresh(children).items())
+        if len(fresh) < _BROOD:
+            self._litter = min(2 * self._litter, _MOST_LITTER)
+        elif len(fresh) > 4 * _BROOD:
+            self._litter = max(self._litter // 2, _LEAST_LITTER)
+        del fresh[max(n, _BROOD) :]
+        if self._stalled:
+            immigrants = int(self._rng.binomial(len(fresh), _IMMIGRANTS * min(self._stalled, 2)))
+            del fresh[len(fresh) - immigrants :]
+            rows = self._known_space().sample(immigrants, self._rng)
+            self._brood.extend((rows[i], key) for i, key in self._fresh(rows).items())
+        self._brood.extend((children[i], key) for i, key in fresh)
 
     def _admit_brood(self, n: int, generation: int) -> int:
         admitted = 0
@@ -232,8 +243,7 @@ class GeneticSearch(SpaceSearcher):
 
     def _mating_pool(self) -> list[int]:
         """The fittest `cull_size` of parents, survivors and all successes of open blocks, best first."""
-        every = 1 if self.n_objectives == 1 else max(1, self.pool_size // 8)
-        if self._mating is None or self._stale >= every:
+        if self._mating is None or self._stale >= max(1, self.pool_size // 8):
             self._mating = self._fittest([*self._parents, *self._survivors, *self._new], self.cull_size)
             self._stale = 0
         return self._mating
@@ -267,9 +277,13 @@ class GeneticSearch(SpaceSearcher):
             block.passed += passed - previous.ok
         if passed and (previous is None or trial.index not in self._new):
             self._new.append(trial.index)
-        self._stale += 1
         if previous is not None:
             self._mating = None
+        elif self.n_objectives > 1:
+            self._stale += 1
+        elif passed and self._mating is not None:
+            insort(self._mating, trial.index, key=lambda i: (self._losses(self._trials[i].outcome), i))
+            del self._mating[self.cull_size :]
         if block is not None and previous is None:
             self._settle()
 
@@ -341,6 +355,7 @@ class GeneticSearch(SpaceSearcher):
             "mating": self._mating,
             "stale": self._stale,
             "stalled": self._stalled,
+            "litter": self._litter,
             "brood": [row.tolist() for row, _ in self._brood],
         }
 
@@ -354,6 +369,7 @@ class GeneticSearch(SpaceSearcher):
         self._closed = state["closed"]
         self._survivors, self._parents, self._new = state["survivors"], state["parents"], state["new"]
         self._mating, self._stale, self._stalled = state["mating"], state["stale"], state["stalled"]
+        self._litter = state["litter"]
         rows = [np.array(row, dtype=np.int32) for row in state["brood"]]
         keys = self._known_space().keys(np.array(rows)).tolist() if rows else []
         self._brood = deque(zip(rows, keys, strict=True))

@@ -455,7 +455,12 @@ class Boolean(Choice):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the floats is a category, not a number to reckon with
+        return False
 
 
 def _number(name: str, value: Any) -> Any:

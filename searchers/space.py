@@ -279,13 +279,13 @@ class Space:
 
     def _draw(self, n: int, rng: np.random.Generator, seed_share: float | None) -> Matrix:
         encoding = self.encoding
-        low = np.zeros((n, encoding.n_parameters), dtype=np.int64)
-        high = np.tile(encoding.n_levels[: encoding.n_parameters].astype(np.int64) - 1, (n, 1))
+        low: npt.NDArray[Any] = np.zeros(encoding.n_parameters, dtype=np.int32)
+        high = encoding.n_levels[: encoding.n_parameters] - 1
         if seed_share is not None:
-            seeded = rng.random(n) < seed_share
+            seeded = rng.random((n, 1)) < seed_share
             seeds = np.array([leaf.param.seed_levels() for leaf in encoding.leaves])
-            low[seeded], high[seeded] = seeds[:, 0], seeds[:, 1]
-        levels = rng.integers(low, high, endpoint=True)
+            low, high = np.where(seeded, seeds[:, 0], low), np.where(seeded, seeds[:, 1], high)
+        levels = rng.integers(low, high, size=(n, encoding.n_parameters), endpoint=True)
         bits = rng.random((n, encoding.n_bits)) < encoding.bit_probabilities
         return np.concatenate([levels, bits], axis=1).astype(np.int32)
 
@@ -356,6 +356,15 @@ class Space:
             if not constraint.holds(states, self._config_of_states)[0]:
                 raise ConfigError(f"{config!r} breaks the constraint {constraint.text}")
         return row
+
+    def empty_config(self) -> Any:
+        """A configuration that says nothing, in the form the objective gets: ``{}``, or ``""`` for text."""
+        renders = self.encoding.renders
+        if () in renders:
+            return ""
+        if isinstance(self.encoding.tree, list):
+            return ["" if (i,) in renders else {} for i in range(len(self.encoding.tree))]
+        return {}
 
     @property
     def names(self) -> list[str]:

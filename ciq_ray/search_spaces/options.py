@@ -124,6 +124,8 @@ class OptionsText:
         }
         self._defaults = {name: value for name, lines, _ in table for line, value in lines if not line}
         self._settings = {line: (name, value) for name, lines, _ in table for line, value in lines if line}
+        self._quoting = options[0].quoting
+        self._pairs = {option.flag.split()[0] for option in options if " " in option.flag}
 
     def __call__(self, config: Mapping[str, Any]) -> str:
         """The text: a line for each option that is not at its default.
@@ -153,18 +155,20 @@ class OptionsText:
         companions = {line for lines in self._companions.values() for line in lines}
         set_by: dict[str, str] = {}
         present: set[str] = set()
-        for number, raw in enumerate(text.splitlines(), start=1):
-            line = raw.strip()
+        where = "option" if self._quoting == GNU else "line"
+        for number, line in enumerate(split_lines(text, self._quoting, self._pairs), start=1):
             if line in companions:
                 present.add(line)
                 continue
             if not line:
                 continue
             if line not in self._settings:
-                raise ConfigError(f"line {number}: {line!r} is not an option, or a value, of this space")
+                raise ConfigError(f"{where} {number}: {line!r} is not an option, or a value, of this space")
             name, value = self._settings[line]
             if name in set_by:
-                raise ConfigError(f"line {number}: {line!r} comes after {set_by[name]!r}; keep one of them")
+                raise ConfigError(
+                    f"{where} {number}: {line!r} comes after {set_by[name]!r}; keep one of them"
+                )
             set_by[name] = line
             config[name] = value
         needed = {line for name in set_by for line in self._companions[name]}
@@ -220,9 +224,12 @@ class CompilerSpace:
         if not versions:
             fields.fail("compiler_versions", "is empty; name the versions that have these options")
         constraints = fields.texts("constraints", ())
+        quoting = fields.text("quoting", NVIDIA)
+        if quoting not in QUOTINGS:
+            fields.fail("quoting", f"is {quoting!r}; it must be one of {', '.join(QUOTINGS)}")
         options: list[CompilerOption] = []
         for position, item in enumerate(fields.items("options")):
-            option = _option(Fields(item, source, f"options[{position}]"))
+            option = _option(Fields(item, source, f"options[{position}]"), quoting)
             for other in options:
                 for what in ("name", "flag"):
                     if getattr(other, what) == getattr(option, what):
@@ -285,13 +292,14 @@ class CompilerSpace:
             raise SearchSpaceError(f"the {self.compiler} space cannot be used: {error}") from error
 
 
-def _option(fields: Fields) -> CompilerOption:
+def _option(fields: Fields, quoting: str) -> CompilerOption:
     name, flag = fields.text("name"), fields.text("flag")
     if not _NAME.fullmatch(name):
         fields.fail("name", f"is {name!r}; expressions need letters, digits and underscores")
-    companions = fields.texts("with", ())
-    for where, text in [("flag", flag), *(("with", text) for text in companions)]:
-        if not _FLAG.fullmatch(text):
+    companions, off = fields.texts("with", ()), fields.text("off", None)
+    written = [("flag", flag), *(("with", text) for text in companions)]
+    for where, text in [*written, ("off", off)] if off is not None else written:
+        if not (_FLAGS if quoting == GNU else _FLAG).fullmatch(text):
             fields.fail(where, f"has {text!r}, which does not look like an option")
     since, until = (_optional_version(fields, where) for where in ("since", "until"))
     if since is not None and until is not None and since > until:
@@ -300,6 +308,8 @@ def _option(fields: Fields) -> CompilerOption:
     switch = values.get("type") == "switch"
     default = fields.value("default")
     param = _param(fields, values, switch)
+    if off is not None and values.get("type") != "boolean":
+        fields.fail("off", "is how a boolean says no; `values` are of another type")
     if switch and default is not None:
         fields.fail("default", "a switch is off by default; leave it out")
     if switch and param.knockout_prob is not None:
@@ -330,6 +340,9 @@ def _option(fields: Fields) -> CompilerOption:
         changes_results=fields.boolean("changes_results", False),
         limits_launch=fields.boolean("limits_launch", False),
         doc=fields.text("doc"),
+        off=off,
+        joined=fields.boolean("joined", False),
+        quoting=quoting,
     )
     fields.done()
     try:

@@ -6,8 +6,9 @@ process sends
 
 * ``("ready",)`` once it has the function, or ``("broken", text)`` if it cannot load it;
 * ``("started", task_id, monotonic_s)``, event loops only;
-* ``("done", task_id, status, values, message, explained, run_s)``, where `explained` says that the
-  message is the objective's own and needs no output added to it.
+* ``("done", task_id, status, values, message, explained, details, run_s)``, where `explained` says that
+  the message is the objective's own and needs no output added to it, and `details` holds further fields
+  of an `Outcome` that the objective returned.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypedDict
+    from typing import Any, TypeAlias, TypedDict
+
+    Result: TypeAlias = tuple[str, tuple[float, ...], str, bool, dict[str, Any]]
 
     class Setup(TypedDict):
         """What a process needs to know, the same for all processes of a worker."""
@@ -148,25 +151,28 @@ def _serve(channel: Channel, function: Callable[[Any], Any], setup: Setup) -> No
             return
 
 
-def judge(value: Any, num_objectives: int) -> tuple[str, tuple[float, ...], str, bool]:
-    """Status, values, message and whether the message says all, for what the objective returned."""
-    from ciq_ray.scores import read_scores
+def judge(value: Any, num_objectives: int) -> Result:
+    """Status, values, message, whether the message says all, and details, for what the objective returned."""
+    from ciq_ray.scores import is_outcome, read_outcome, read_scores
 
+    if is_outcome(value):
+        status, values, message, details = read_outcome(value, num_objectives)
+        return status, values, shortened(message), True, details
     status, values, message = read_scores(value, num_objectives)
-    return status, values, shortened(message), True
+    return status, values, shortened(message), True, {}
 
 
-def failure(error: BaseException, failures: tuple[str, ...]) -> tuple[str, tuple[float, ...], str, bool]:
+def failure(error: BaseException, failures: tuple[str, ...]) -> Result:
     """Status, no values, message and whether the message says all, for what the objective raised."""
     if isinstance(error, MemoryError):
-        return "resource_exceeded", (), describe_failure(error), False
+        return "resource_exceeded", (), describe_failure(error), False, {}
     try:
         status = getattr(error, "status", None)
         if isinstance(status, str) and status in failures:
-            return status, (), shortened(str(error)), True
+            return status, (), shortened(str(error)), True, {}
     except Exception:  # an exception whose attributes raise: described like any other
         pass
-    return "run_error", (), describe_failure(error), False
+    return "run_error", (), describe_failure(error), False, {}
 
 
 def describe_failure(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ciq_ray.worker.child import HEADER, Channel, failure, flush, judge
 
 if TYPE_CHECKING:
-    from ciq_ray.worker.child import Setup
+    from ciq_ray.worker.child import Result, Setup
 
 __all__ = ["serve_async"]
 
@@ -80,7 +80,7 @@ class _Server:
         self._channel.send("started", task_id, time.monotonic())
         started = time.perf_counter()
         limit = self._setup["timeout"]
-        result: tuple[str, tuple[float, ...], str, bool]
+        result: Result
         try:
             async with asyncio.timeout(limit) as timer:
                 result = judge(await self._function(pickle.loads(config)), self._setup["num_objectives"])
@@ -88,7 +88,7 @@ class _Server:
             self._channel.leave_if_copy()
             result = failure(error, self._setup["failures"])
         if timer.expired():  # also when the objective caught its cancellation and returned
-            result = "run_timeout", (), f"the evaluation took longer than {limit:g} s", False
+            result = "run_timeout", (), f"the evaluation took longer than {limit:g} s", False, {}
         self._channel.leave_if_copy()
         flush()
         self._channel.send("done", task_id, *result, time.perf_counter() - started)

@@ -333,10 +333,10 @@ class Pool(ABC):
 
     def _outcome(self, process: WorkerProcess, message: tuple[Any, ...], log_start: int) -> Outcome:
         """The outcome in a ``done`` message."""
-        _, _, status, values, text, explained, run_s = message
+        _, _, status, values, text, explained, details, run_s = message
         if not explained:
             text = failure_message(text, process.log_tail(log_start))
-        return Outcome(status, values, message=text, run_s=run_s)
+        return Outcome(status, values, message=text, **{"run_s": run_s, **details})
 
     def _ended(self, death: Death, process: WorkerProcess, log_start: int, run_s: float) -> Outcome:
         """The outcome of a task whose process did not survive it."""

@@ -72,10 +72,12 @@ class Scripts:
         self._started.append(process)
         return process
 
-    def run(self, path: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, path: Path, *arguments: object, code: int = 0, within: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end; it must end with `code`."""
         process = self.start(path, *arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=within)
         assert process.returncode == code, err
         return subprocess.CompletedProcess([], code, out, err)
 

@@ -151,6 +151,7 @@ def test_lines_now_and_then_where_there_is_no_terminal(monkeypatch):
         now[0] += 1
         progress.update(failed=number == 0, best="0.5")
     progress.close()
+    progress.close()  # the last line comes once
     assert stream.getvalue().splitlines() == [
         "50/120 evaluations, best 0.5, 1 failed, 1.0/s, 01:10 left",
         "80/120 evaluations, best 0.5, 1 failed, 1.0/s, 00:40 left",

@@ -447,7 +447,7 @@ def test_exit_on_failure(runs, records):
     with pytest.raises(
         RuntimeError, match=r"(?s)all \d+ candidates of the first generation failed .*x was"
     ) as caught:
-        search.start(num_workers=2)
+        search.start(num_workers=1)
     assert isinstance(caught.value, SearchFailedError)
     assert "exit_on_failure=False" in str(caught.value)
     *_, last = records(runs / "1")
