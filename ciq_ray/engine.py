@@ -80,6 +80,7 @@ class Evaluation:
         outcome: Raw values.
         normalized: The values the searcher was told when the search is normalised.
         worker: Where it ran.
+        metadata: What the worker had to say about it.
         replayed: Whether it comes from the journal of an earlier process.
         again: Whether the candidate was measured before; the outcome then pools all measurements.
     """
@@ -89,6 +90,7 @@ class Evaluation:
     outcome: Outcome
     normalized: tuple[float, ...] | None = None
     worker: str = ""
+    metadata: str = ""
     replayed: bool = False
     again: bool = False
 
@@ -159,7 +161,7 @@ class Engine:
         self._stock_per_slot = 1
         self._in_flight: dict[str, Candidate] = {}
         self._resends: dict[str, int] = {}
-        self._asked = 0
+        self._told = 0
         self._target_reached = False
         self._may_ask = True
 
@@ -205,7 +207,6 @@ class Engine:
                 "version of ciq-ray have changed since. Start a new search with the old results as "
                 "`initial_configs`, or go back to the old version"
             )
-        self._asked += len(candidates)
         pending.update((c.id, c) for c in candidates)
 
     def _replayed(self, record: dict[str, Any], candidate: Candidate) -> Evaluation:
@@ -216,6 +217,7 @@ class Engine:
             Outcome.from_dict(record["outcome"]),
             None if normalized is None else tuple(normalized),
             record.get("worker", ""),
+            record.get("metadata", ""),
             replayed=True,
         )
 
@@ -263,7 +265,7 @@ class Engine:
         if self.budget.time_budget_s is not None and time.monotonic() - started >= self.budget.time_budget_s:
             return "time_budget"
         limit = self.budget.max_evaluations
-        if limit is not None and self._asked >= limit and not self._stock and not self._unsynced:
+        if limit is not None and self._told + len(self._in_flight) >= limit:
             return "max_evaluations"
         return None
 
@@ -275,7 +277,8 @@ class Engine:
             ahead = max(_LEAST_STOCK, self._stock_per_slot * slots)
         n = slots + ahead - len(self._in_flight) - len(self._stock) - len(self._unsynced)
         if self.budget.max_evaluations is not None:
-            n = min(n, self.budget.max_evaluations - self._asked)
+            known = self._told + len(self._in_flight) + len(self._stock) + len(self._unsynced)
+            n = min(n, self.budget.max_evaluations - known)
         if n <= 0 or not self._may_ask:
             return
         again = self._remeasurer.due()
@@ -287,7 +290,6 @@ class Engine:
         if not candidates and self.searcher.finished:
             return
         self.journal.write([_ask_record(n, candidates)])
-        self._asked += len(candidates)
         self._unsynced.extend((self.journal.size, candidate) for candidate in candidates)
 
     def _remeasure(self, ids: list[str]) -> None:
@@ -305,7 +307,10 @@ class Engine:
             self._stock.append(self._unsynced.popleft()[1])
 
     def _dispatch(self) -> None:
+        limit = self.budget.max_evaluations
         while self._stock and self.worker.free > 0:
+            if limit is not None and self._told + len(self._in_flight) >= limit:
+                return
             candidate = self._stock.popleft()
             self._in_flight[candidate.id] = candidate
             self.worker.submit(Task(candidate.id, candidate.config, self.generation_of(candidate)))
@@ -329,7 +334,12 @@ class Engine:
                 )
             normalized = _normalized(outcome, report)
             evaluation = Evaluation(
-                candidate, self.generation_of(candidate), outcome, normalized, report.worker
+                candidate,
+                self.generation_of(candidate),
+                outcome,
+                normalized,
+                report.worker,
+                report.metadata,
             )
             evaluations.append(evaluation)
             records.append(_outcome_record(evaluation, report))
@@ -344,6 +354,7 @@ class Engine:
     def _tell(self, evaluation: Evaluation) -> None:
         evaluation = self._remeasurer.take(evaluation)
         told = evaluation.told
+        self._told += 1
         self.searcher.tell(evaluation.candidate.id, told)
         self._may_ask = True
         if told.ok and self.budget.reached(told.values):
@@ -388,6 +399,8 @@ def _outcome_record(evaluation: Evaluation, report: Report) -> dict[str, Any]:
     }
     if report.baseline is not None:
         record["baseline"] = list(report.baseline)
+    if evaluation.metadata:
+        record["metadata"] = evaluation.metadata
     if evaluation.normalized is not None:
         record["normalized"] = list(evaluation.normalized)
     return record

@@ -70,5 +70,6 @@ def _evaluation(record: dict[str, Any], known: Candidate, search: Search) -> Eva
         Outcome.from_dict(record["outcome"]),
         None if normalized is None else tuple(normalized),
         record.get("worker", ""),
+        record.get("metadata", ""),
         replayed=True,
     )

@@ -172,7 +172,7 @@ def score_of(evaluation: Evaluation, config: SearchConfiguration) -> Score:
         score=_as_score(outcome.values) if outcome.ok else invalid,
         norm_score=norm,
         params=evaluation.candidate.config,
-        metadata=evaluation.worker if outcome.ok else outcome.message,
+        metadata=(evaluation.metadata or evaluation.worker) if outcome.ok else outcome.message,
         param_id=int(evaluation.candidate.id),
         num_objectives=config.num_objectives,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,21 @@ from typing import Any
 import numpy as np
 
 from ciq_ray import journal as journals
-from ciq_ray import origin, settings
+from ciq_ray import origin, settings, types
 from ciq_ray.errors import JournalError
 from ciq_ray.race import Plan
 from ciq_ray.spaces import from_description, resolve
 from searchers.errors import SpaceError
 
-__all__ = ["fields_of", "run_folder"]
+__all__ = ["fields_of", "run_folder", "tracker_record"]
 
+_TRACKERS = (
+    "DefaultTrackerConfig",
+    "DisabledTrackerConfig",
+    "LoguruTrackerConfig",
+    "MLflowTrackerConfig",
+    "TrackerConfig",
+)
 _PLAIN = (
     "run_id",
     "search_config",
@@ -27,6 +36,9 @@ _PLAIN = (
     "target",
     "exit_on_failure",
     "remeasure_every",
+    "dump_results",
+    "cache_folder",
+    "debug",
 )
 
 
@@ -73,6 +85,8 @@ def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: header[name] for name in _PLAIN if header.get(name) is not None}
     race = header.get("final_race", False)
     fields["final_race"] = Plan(**race) if isinstance(race, dict) else race
+    if "tracker_config" not in given:
+        fields["tracker_config"] = _tracker(header.get("tracker"))
     fields.update(given)
     if "searcher" not in given:
         record = header["searcher"]
@@ -96,6 +110,31 @@ def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         encoding = resolve(fields["search_space"], fields["constraints"]).space.encoding
         fields["initial_configs"] = [_config(encoding, row) for row in header["initial_rows"]]
     return fields
+
+
+def tracker_record(config: Any) -> dict[str, Any] | None:
+    """What the journal keeps of a tracker, ``None`` if it is code, or writes to an open stream."""
+    if type(config).__name__ not in _TRACKERS:
+        return None
+    fields = config.model_dump()
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(fields))
+    except (TypeError, ValueError):
+        return None
+    return {"config": type(config).__name__, "fields": plain}
+
+
+def _tracker(record: dict[str, Any] | None) -> Any:
+    if record is None:
+        warnings.warn(
+            "the run had a tracker of yours, or one that wrote to a stream: it records nothing now; give it "
+            "as `tracker_config`",
+            stacklevel=6,
+        )
+        record = {"config": "DisabledTrackerConfig", "fields": {}}
+    if record["config"] not in _TRACKERS:
+        raise JournalError(f"the run had the tracker {record['config']!r}, which this release does not know")
+    return getattr(types, record["config"])(**record["fields"])
 
 
 def _config(encoding: Any, row: list[int]) -> Any:

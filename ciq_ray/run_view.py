@@ -30,6 +30,7 @@ class Entry:
         row: Its row of the space's matrix.
         generation: The block it belongs to, if the searcher says so.
         outcomes: What came of it, in order; several if it was measured again.
+        normalized: The values of the successes among them divided by the baseline's, in a normalized search.
         worker: Where it ran last.
         at: When that was, in seconds since 1970.
     """
@@ -39,6 +40,7 @@ class Entry:
     row: tuple[int, ...]
     generation: int | None
     outcomes: list[Outcome] = field(default_factory=list)
+    normalized: list[tuple[float, ...]] = field(default_factory=list)
     worker: str = ""
     at: float | None = None
 
@@ -52,9 +54,12 @@ class Entry:
         """The median over all measurements; empty for a failure."""
         if not self.outcomes or not self.outcomes[-1].ok:
             return ()
-        return tuple(
-            map(statistics.median, zip(*(found.values for found in self.outcomes if found.ok), strict=True))
-        )
+        return _medians([found.values for found in self.outcomes if found.ok])
+
+    @property
+    def ranked(self) -> tuple[float, ...]:
+        """What it is ranked by: its normalized values if there are any."""
+        return _medians(self.normalized) if self.values and self.normalized else self.values
 
 
 class RunView:
@@ -102,7 +107,11 @@ class RunView:
             entry = self.entries[record["id"]]
             entry.outcomes.append(Outcome.from_dict(record["outcome"]))
             entry.worker, entry.at = record.get("worker", ""), record.get("at")
+            if record.get("normalized") is not None:
+                entry.normalized.append(tuple(record["normalized"]))
             self.verdict, self.reason = None, ""
+        elif kind == "resumed":
+            self.reason = ""
         elif kind == "end":
             self.reason = record["reason"]
         elif kind == "race_begins":
@@ -177,7 +186,7 @@ class RunView:
         """The best candidate, or the Pareto front by their first score; none if all failed."""
         passed = [entry for entry in self.entries.values() if entry.values]
         sign = -1.0 if self.mode == "max" else 1.0
-        losses = {entry.id: tuple(sign * value for value in entry.values) for entry in passed}
+        losses = {entry.id: tuple(sign * value for value in entry.ranked) for entry in passed}
         passed.sort(key=lambda entry: losses[entry.id])
         if self.num_objectives == 1:
             return passed[:1]
@@ -240,6 +249,10 @@ class RunView:
             "worker": entry.worker,
             "at": entry.at,
         }
+
+
+def _medians(values: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(statistics.median(column) for column in zip(*values, strict=True))
 
 
 def _is_locked(path: Path) -> bool:

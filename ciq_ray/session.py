@@ -34,6 +34,7 @@ from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
+from ciq_ray.resuming import tracker_record
 from ciq_ray.searching import make_searcher, searcher_record
 from ciq_ray.spaces import describe
 from ciq_ray.tracker import DisabledTracker, make_tracker
@@ -295,6 +296,10 @@ class Session:
             if isinstance(search.final_race, Plan)
             else search.final_race,
             "remeasure_every": search.remeasure_every,
+            "dump_results": _absolute(search.dump_results),
+            "cache_folder": _absolute(search.cache_folder),
+            "debug": search.debug,
+            "tracker": tracker_record(search.tracker_config),
             "num_workers": self.num_workers,
             "task_timeout": self.task_timeout,
         }
@@ -379,6 +384,10 @@ class Session:
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def _has_generations(searcher: SpaceSearcher) -> bool:

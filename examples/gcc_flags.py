@@ -37,6 +37,7 @@ CC = os.environ.get("CC", "gcc")
 BASELINE = "-O3\n"
 BUILDS = cache_dir() / "gcc_flags"
 WINDOWS, WINDOW_MS = 5, 3
+RUN_TIMEOUT_S = 20
 
 
 def geometric_mean_s(options: str) -> float:
@@ -57,14 +58,8 @@ def build(options: str) -> Path:
     folder = Path(tempfile.mkdtemp(dir=BUILDS))
     try:
         save_compiler_config(folder / "options", options)
-
-        def compile_one(kernel: str) -> None:
-            # not GNU C, in which GCC may round sums of products once where the source says twice
-            command = [CC, "-std=c11", "@options", SOURCES / f"{kernel}.c", "-o", kernel]
-            run_tool(command, timeout=60, cwd=folder)
-
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            list(pool.map(compile_one, KERNELS))
+            list(pool.map(functools.partial(compile_one, folder), KERNELS))
         folder.rename(target)
     except OSError:
         if not target.is_dir():  # else another process was faster
@@ -72,6 +67,14 @@ def build(options: str) -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def compile_one(folder: Path, kernel: str) -> Path:
+    """Compile a program with the options in `folder`, into it."""
+    # not GNU C, in which GCC may round sums of products once where the source says twice
+    command = [CC, "-std=c11", "@options", SOURCES / f"{kernel}.c", "-o", kernel]
+    run_tool(command, timeout=60, cwd=folder)
+    return folder / kernel
 
 
 def build_key(options: str) -> str:
@@ -102,7 +105,7 @@ def checksums(printed: str) -> list[str]:
 
 def run(program: Path, windows: int) -> str:
     try:
-        result = run_tool([program, str(windows), str(WINDOW_MS)], timeout=20, check=False)
+        result = run_tool([program, str(windows), str(WINDOW_MS)], timeout=RUN_TIMEOUT_S, check=False)
     except ObjectiveFailure as error:
         raise ObjectiveFailure("run_timeout", str(error)) from error
     if result.returncode:
@@ -112,16 +115,20 @@ def run(program: Path, windows: int) -> str:
 
 def essential(options: str) -> str:
     """The options without those that make no difference to the compiled programs."""
-
-    def programs(text: str) -> list[bytes]:
-        folder = build(text)
-        return [(folder / kernel).read_bytes() for kernel in KERNELS]
-
-    lines, wanted = options.splitlines(keepends=True), programs(options)
-    for line in list(lines):
-        fewer = [other for other in lines if other != line]
-        if programs("".join(fewer)) == wanted:
-            lines = fewer
+    wanted = build(options)
+    lines = options.splitlines(keepends=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for line in list(lines):
+            if line.startswith(("-O", "-ffp-contract")):
+                continue  # the latter keeps -march=native from changing results, of programs in GNU C
+            fewer = [other for other in lines if other != line]
+            save_compiler_config(folder / "options", "".join(fewer))
+            programs = (compile_one(folder, kernel).read_bytes() for kernel in KERNELS)
+            if all(
+                program == (wanted / k).read_bytes() for program, k in zip(programs, KERNELS, strict=True)
+            ):
+                lines = fewer
     return "".join(lines)
 
 
@@ -158,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     search = Search(
         objective_function=geometric_mean_s,
         search_space=provider,
-        search_config=SearchConfiguration(generations=1 if quick else 100, pool_size=8 if quick else 24),
+        search_config=SearchConfiguration(generations=1 if quick else 100, pool_size=6 if quick else 24),
         initial_configs=[BASELINE],
         seed=arguments.seed,
         time_budget_s=arguments.seconds,

@@ -27,10 +27,10 @@ _IMMIGRANTS = 0.25
 """Share of random candidates after a block that changed nothing at the top (Grefenstette, "Genetic
 algorithms for changing environments", 1992); twice that after two."""
 _BROOD = 8
-_LEAST_LITTER, _MOST_LITTER = 32, 128
-"""When candidates are asked for one by one, a litter is bred, which costs little more than one child, and
-the first few that are new are kept: more would come from parents of yesterday. A population that has
-nearly converged has mostly known children, and then litters grow."""
+"""New children kept when candidates are asked for one by one; more would come from parents of yesterday."""
+_LEAST_LITTER, _MOST_LITTER = 32, 512
+"""Children bred for them: a litter costs little more than one child, and where constraints leave little,
+or the population has nearly converged, few children are valid and new."""
 
 
 class _Block:
@@ -183,29 +183,34 @@ class GeneticSearch(SpaceSearcher):
         if len(mating) < 2:
             share = self.init_with_true_random_threshold
             return len(self._admit_random(n, generation=generation, seed_share=share))
-        admitted = 0
-        for strength in range(_MATING_ROUNDS + 1):
+        admitted = self._admit_brood(n, generation)
+        if admitted < n and not self._exhausted:
+            self._fill_brood(n - admitted, mating)
             admitted += self._admit_brood(n - admitted, generation)
-            if admitted >= n or self._exhausted:
-                return admitted
-            if strength < _MATING_ROUNDS:
-                self._fill_brood(n - admitted, mating, strength)
-        return admitted + len(self._admit_random(n - admitted, generation=generation))
+        if admitted < n and not self._exhausted:
+            admitted += len(self._admit_random(n - admitted, generation=generation))
+        return admitted
 
-    def _fill_brood(self, n: int, mating: list[int], strength: int) -> None:
-        children = self._children(max(n, self._litter), mating, strength)
-        fresh = list(self._fresh(children).items())
-        if len(fresh) < _BROOD:
+    def _fill_brood(self, n: int, mating: list[int]) -> None:
+        """Breed at least `n` new children, fewer if even strong mutation finds no more."""
+        wanted = max(n, _BROOD)
+        found: dict[int, Matrix] = {}
+        for strength in range(_MATING_ROUNDS):
+            children = self._children(max(wanted - len(found), self._litter), mating, strength)
+            for i, key in self._fresh(children).items():
+                found.setdefault(key, children[i])
+            if not strength and len(found) > 2 * wanted:
+                self._litter = max(self._litter // 2, _LEAST_LITTER)
+            if len(found) >= wanted:
+                break
             self._litter = min(2 * self._litter, _MOST_LITTER)
-        elif len(fresh) > 4 * _BROOD:
-            self._litter = max(self._litter // 2, _LEAST_LITTER)
-        del fresh[max(n, _BROOD) :]
+        brood = [(row, key) for key, row in found.items()][:wanted]
         if self._stalled:
-            immigrants = int(self._rng.binomial(len(fresh), _IMMIGRANTS * min(self._stalled, 2)))
-            del fresh[len(fresh) - immigrants :]
+            immigrants = int(self._rng.binomial(len(brood), _IMMIGRANTS * min(self._stalled, 2)))
             rows = self._known_space().sample(immigrants, self._rng)
-            self._brood.extend((rows[i], key) for i, key in self._fresh(rows).items())
-        self._brood.extend((children[i], key) for i, key in fresh)
+            del brood[len(brood) - immigrants :]
+            brood += [(rows[i], key) for i, key in self._fresh(rows).items()]
+        self._brood.extend(brood)
 
     def _admit_brood(self, n: int, generation: int) -> int:
         admitted = 0

@@ -398,8 +398,12 @@ class LogRange(Choice):
             raise SpaceError(f"`total` is {total}; {_TABLE_LIMIT} is the most")
         if total == 1 and low != high:
             raise SpaceError(f"`total` is 1, which cannot hold both {start!r} and {end!r}; use 2 or more")
-        ratio = math.log(high / low) if math.isfinite(high / low) else math.log(high) - math.log(low)
-        inner = [low * math.exp(ratio * i / (total - 1)) for i in range(1, total - 1)]
+        if math.isfinite(high / low):
+            ratio = math.log(high / low)
+            inner = [low * math.exp(ratio * i / (total - 1)) for i in range(1, total - 1)]
+        else:
+            ratio = math.log(high) - math.log(low)
+            inner = [math.exp(math.log(low) + ratio * i / (total - 1)) for i in range(1, total - 1)]
         values = [float(low), *inner, float(high)] if total > 1 else [float(low)]
         super().__init__(sorted(set(values)), knockout_prob=knockout_prob, when=when)
         self.start, self.end, self.total = low, high, total

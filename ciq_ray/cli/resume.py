@@ -90,12 +90,14 @@ def _summary(folder: Path, result: SearchResult) -> dict[str, Any]:
     from ciq_ray.errors import ResultError
     from ciq_ray.journal import read_records
 
-    reason, unchanged = "", 0
+    reason, unchanged, chosen = "", 0, None
     for record in read_records(folder):
         if record.get("t") == "end":
             reason = record["reason"]
         elif record.get("t") == "outcome":
             unchanged += "build_changed_nothing" in record["outcome"].get("metrics", {})
+        elif record.get("t") == "verdict":
+            chosen = record["config"]
     table = result.get_results()
     try:
         best = result.pareto_front() if result.num_scores > 1 else [result.get_best_result()]
@@ -110,6 +112,7 @@ def _summary(folder: Path, result: SearchResult) -> dict[str, Any]:
         "score_columns": result.score_columns,
         "best": best,
         "verdict": None if result.verdict is None else result.verdict.to_dict(),
+        "chosen": None if result.verdict is None else chosen,
         "builds_that_changed_nothing": unchanged,
         "results": str(folder / "results.csv"),
     }
@@ -135,6 +138,7 @@ def _show(summary: dict[str, Any]) -> None:
             out.print(f"  ... and {len(best) - _MAX_FRONT_ROWS} more")
     if summary["verdict"]:
         out.print(f"verdict: {summary['verdict']['words']}", markup=False, soft_wrap=True)
+        out.print(f"use: {params_text(summary['chosen'], one_line=True)}", markup=False, soft_wrap=True)
     if summary["builds_that_changed_nothing"]:
         out.print(
             f"warning: {summary['builds_that_changed_nothing']} builds changed no file, so that what ran may "

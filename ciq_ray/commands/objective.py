@@ -136,21 +136,10 @@ class CommandObjective:
         """The working copies, if there are any."""
         return self._copies
 
-    def check(self, tree: Any) -> None:
-        """Refuse placeholders for parameters that a space does not have.
-
-        Args:
-            tree: ``space.encoding.tree``.
-
-        Raises:
-            ConfigurationError: With the names that are there.
-        """
-        for template in (*self._command, *self._build, *self._env.values()):
-            template.check(tree)
-
-    def templates(self) -> list[Template]:
-        """All words and values with placeholders."""
-        return [*self._command, *self._build, *self._env.values()]
+    @property
+    def words(self) -> dict[str, list[Template]]:
+        """The templates of ``build``, ``command`` and ``env`` (the values of the variables)."""
+        return {"build": self._build, "command": self._command, "env": list(self._env.values())}
 
     # --- one evaluation ---
 
@@ -228,14 +217,16 @@ class CommandObjective:
                     metrics["build_changed_nothing"] = True
                 copy.built()
         samples: list[tuple[float, ...]] = []
+        command_s = 0.0
         for number in range(self._warmup + self._repeat):
             finished = execute("run", expanded.command, self._timeout)
+            command_s += finished.seconds
             status, values, message = self._judge(finished)
             if status != "ok":
                 return Outcome(status, compile_s=compile_s, message=message, metrics=metrics)
             if number >= self._warmup:
                 samples.append(values)
-        return self._outcome(samples, compile_s, metrics)
+        return self._outcome(samples, compile_s, {**metrics, "command_s": command_s})
 
     def _judge(self, finished: Finished) -> tuple[str, tuple[float, ...], str]:
         if finished.timed_out:
@@ -290,7 +281,7 @@ class CommandObjective:
 
     @contextlib.contextmanager
     def _config_file(self, config: Any) -> Iterator[str]:
-        if not any(map(_reads_file, self.templates())):
+        if not any(_reads_file(template) for words in self.words.values() for template in words):
             yield ""
             return
         with tempfile.TemporaryDirectory(prefix="ciq-config-") as folder:

@@ -3,7 +3,8 @@
 Each word of a template becomes exactly one argument, byte for byte what the parameter's value is:
 
 * ``{BLOCK}`` is the value of a parameter; ``{outer.inner}``, ``{outer["odd name"]}`` and ``{tiles[0]}``
-  are nested ones. ``{config}`` is the whole configuration, ``{parts[1]}`` a part of a list of spaces.
+  are nested ones. ``{config}`` is the whole configuration, ``{parts[1]}`` a part of a list of spaces,
+  ``{config["odd name"]}`` a parameter whose name has blanks or brackets.
 * A word whose placeholder has no value (the parameter is knocked out, or ``None``) is dropped.
 * ``{*NAME}`` alone becomes as many words as the value has: the items of a list, the words of a text,
   split as a shell would, ``--name=value`` for each parameter of a dict. Inside a longer word, or in a
@@ -26,13 +27,13 @@ from typing import Any, Final
 
 from ciq_ray.errors import ConfigurationError
 
-__all__ = ["CONFIG_FILE", "Placeholder", "Template", "text_of"]
+__all__ = ["CONFIG_FILE", "Placeholder", "Template", "flat", "text_of"]
 
 CONFIG_FILE: Final = "CONFIG_FILE"
 _WHOLE: Final = ("config", "parts")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_FIRST = re.compile(r"[^.\[\]{}*\s][^.\[\]{}]*")
-_STEP = re.compile(r"""\.([^.\[\]{}]+)|\[(\d+)\]|\["([^"]+)"\]|\['([^']+)'\]""")
+_FIRST = re.compile(r"[^.\[\]{}*\s]+")
+_STEP = re.compile(r"""\.([^.\[\]{}\s]+)|\[(\d+)\]|\["([^"]+)"\]|\['([^']+)'\]""")
 
 Keys = tuple[str | int, ...]
 
@@ -111,7 +112,7 @@ class Placeholder:
             except ValueError as error:
                 raise ConfigurationError(f"{{{self.text}}} cannot be split: {error}: {value!r}") from error
         if isinstance(value, Mapping):
-            return [f"--{name}={text_of(item)}" for name, item in _flat(value)]
+            return [f"--{name}={text_of(item)}" for name, item in flat(value)]
         if isinstance(value, (list, tuple)):
             return [text_of(item) for item in value if item is not None]
         return [text_of(value)]
@@ -224,10 +225,11 @@ def _sound(text: str, placeholder: Placeholder) -> str:
     return text
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The parameters of a configuration that have a value, names of nested ones joined by dots."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield prefix + name, value
 

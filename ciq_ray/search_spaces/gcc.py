@@ -33,8 +33,6 @@ _RECIPE: Final = 1
 _RARE: Final = 0.75
 """How often an initial candidate leaves an option to the compiler, so that it is not far from what the
 compiler would do: with half of a hundred options set against their defaults, most are slow."""
-
-
 _NAMES: Final = {"--param=": "param_", "-mllvm -": "llvm_", "-f": "", "-m": "m_"}
 """How an option's name begins, by how its flag does."""
 _GCC_CONSTRAINTS: Final = (
@@ -197,16 +195,18 @@ class GccSearchSpace(InstalledSearchSpace):
         full = self.variant == "full"
         yield _level()
         yield from _target_options(docs, keep_results=not full)
+        for flag, values in tables.GCC_TARGET_VALUES.items():
+            yield _entry(flag, values, docs)
         found: dict[str, Entry] = {}
         for setting in [*optimizers, *parameters]:
             flag = setting.flag
             if not flag.startswith(("-f", "--param=")) or flag.startswith(tables.GCC_NOT_FOR_SPEED):
                 continue
-            values = _gcc_values(setting, full)
+            choices = _gcc_values(setting, full)
             # -falign-loops is a switch and takes a value too; the values say more
-            if values is not None and (values or flag not in found):
+            if choices is not None and (choices or flag not in found):
                 marked = flag in tables.GCC_CHANGES_RESULTS
-                found[flag] = _entry(flag, values, docs, marked=marked)
+                found[flag] = _entry(flag, choices, docs, marked=marked)
         yield from found.values()
 
 
@@ -329,9 +329,15 @@ def _entry(
     return entry
 
 
-def _restricted(entry: Entry, lines: Sequence[str], usable: frozenset[str]) -> Entry | None:
-    """`entry` with the values that can be used, ``None`` if there are none."""
-    good = [line in usable for line in lines]
+def _restricted(entry: Entry, texts: Sequence[str], usable: frozenset[str]) -> Entry | None:
+    """`entry` with the values that can be used, ``None`` if there are none.
+
+    Args:
+        entry: The option.
+        texts: For each of its values, the line with those that come with it, its own last.
+        usable: The texts that the compiler takes.
+    """
+    good = [text in usable for text in texts]
     if all(good):
         return entry
     if not any(good):
@@ -339,7 +345,7 @@ def _restricted(entry: Entry, lines: Sequence[str], usable: frozenset[str]) -> E
     if entry["values"]["type"] == "choice":
         choices = [value for value, keep in zip(entry["values"]["choices"], good, strict=True) if keep]
         return entry | {"values": entry["values"] | {"choices": choices}}
-    only = next(line for line, keep in zip(lines, good, strict=True) if keep)
+    only = next(text for text, keep in zip(texts, good, strict=True) if keep).rsplit("\n", 1)[-1]
     left = {key: value for key, value in entry.items() if key not in ("off", "knockout_prob")}
     return left | {"flag": only, "values": {"type": "switch"}}
 

@@ -18,6 +18,7 @@ __all__ = [
     "GCC_NOT_FOR_SPEED",
     "GCC_PARAMETERS",
     "GCC_SWITCHED",
+    "GCC_TARGET_VALUES",
     "GCC_VALUED",
     "LEVELS",
     "LLVM_CHOICES",
@@ -32,7 +33,6 @@ TARGET_VALUES: Final[dict[str, tuple[str | int, ...]]] = {
     "-march": ("native",),
     "-mtune": ("native",),
     "-mprefer-vector-width": (128, 256, 512),
-    "-mbranch-cost": (1, 2, 3, 4, 5),
 }
 """Options of the machine. ``-march=native`` comes with ``-ffp-contract=off`` in variants that keep
 results, since a compiler that may use fused multiply-add instructions does, and rounds differently."""
@@ -120,6 +120,9 @@ GCC_VALUED: Final[dict[str, tuple[str | int, ...]]] = {
     "-fvect-cost-model": (),
 }
 """``-fNAME=VALUE`` of the default variant; no values means those that the compiler lists."""
+
+GCC_TARGET_VALUES: Final[dict[str, tuple[int, ...]]] = {"-mbranch-cost": (1, 2, 3, 4, 5)}
+"""Options of the machine that only GCC has."""
 
 GCC_PARAMETERS: Final[dict[str, tuple[int, ...]]] = {
     "early-inlining-insns": (3, 6, 14, 28, 56),
@@ -293,8 +296,6 @@ CLANG_VALUES: Final[dict[str, tuple[str | int, ...]]] = {
 CLANG_CHANGES_RESULTS: Final = (
     "-fapprox-func",
     "-fassociative-math",
-    "-fcx-fortran-rules",
-    "-fcx-limited-range",
     "-fdelete-null-pointer-checks",
     "-ffast-math",
     "-ffinite-loops",

@@ -277,7 +277,14 @@ class WorkerAdapter:
         if self._worker.normalize and self._worker.baseline_score is not None:
             status, values, _ = read_scores(self._worker.baseline_score, self._num_objectives)
             baseline = values if status == "ok" else baseline
-        return Report(task.id, outcome, baseline, self._name, normalized=normalized)
+        return Report(
+            task.id,
+            outcome,
+            baseline,
+            self._name,
+            normalized=normalized,
+            metadata=scores[0].metadata if outcome.ok else "",
+        )
 
     def _set_baseline(self, scores: list[Score]) -> None:
         values = baseline_values(self._name, self._outcome(scores))

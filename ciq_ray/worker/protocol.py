@@ -48,6 +48,7 @@ class Report:
         pid: Process that ran it, where that is known.
         normalized: Normalised values, from a worker that computes them itself; else they are
             ``outcome.values / baseline``.
+        metadata: What the worker has to say about it, for the results.
     """
 
     task_id: str
@@ -56,6 +57,7 @@ class Report:
     worker: str = ""
     pid: int | None = None
     normalized: tuple[float, ...] | None = None
+    metadata: str = ""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import resource
@@ -54,6 +55,43 @@ def test_closing_twice_is_fine(tmp_path):
     journal = Journal.create(tmp_path, {})
     journal.close()
     journal.close()
+
+
+def test_the_disk_is_waited_for_or_not(tmp_path, wait_for):
+    journal = Journal.create(tmp_path, {})
+    header = journal.size
+    assert journal.safe == header
+    journal.write([{"t": "ask", "n": 1}])
+    assert journal.safe == header < journal.size
+    journal.sync()
+    assert journal.safe == journal.size
+    journal.write([{"t": "ask", "n": 2}])
+    journal.sync_soon()
+    wait_for(lambda: journal.safe == journal.size, "the writing in the background", within=5)
+    journal.close()
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_disk_that_has_lost_a_page_is_never_trusted_again(tmp_path, monkeypatch, wait_for, waiting):
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal = Journal.create(tmp_path, {})
+    journal.write([{"t": "ask", "n": 1}])
+    with monkeypatch.context() as broken:
+        broken.setattr("ciq_ray.journal.os.fsync", fails)
+        if waiting:
+            with pytest.raises(JournalError, match="Input/output error"):
+                journal.sync()
+        else:
+            journal.sync_soon()
+            wait_for(lambda: journal._failure is not None, "the failure", within=5)
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.sync()
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.sync_soon()
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.close()
 
 
 def test_second_journal_in_a_folder_is_refused(folder):

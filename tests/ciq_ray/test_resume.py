@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -327,8 +330,39 @@ def main():
 GUARD = 'if __name__ == "__main__":\n    main()\n'
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A folder with a script that has searched, to be copied: a process for each test would take long."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "script.py").write_text(SCRIPT.format(objective="objective", guard=GUARD))
+    environment = {**os.environ, "CIQ_RUNS_DIR": "runs", "CIQ_CACHE_DIR": "cache"}
+    subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, check=True)
+    return folder
+
+
 @pytest.fixture
-def script_run(scripts, runs):
+def script(template, tmp_path, forget_script) -> Path:
+    """A script of one's own that has searched, as run 1."""
+    path = tmp_path / "script.py"
+    shutil.copy(template / "script.py", path)
+    shutil.copytree(template / "runs", tmp_path / "runs")
+    journal = tmp_path / "runs" / "1" / "journal.jsonl"
+    text = journal.read_text()
+    assert str(template / "script.py") in text
+    journal.write_text(text.replace(str(template / "script.py"), str(path)))
+    return path
+
+
+@pytest.fixture
+def forget_script(tmp_path):
+    """What importing a script leaves in this process is taken back."""
+    yield
+    sys.modules.pop(origin.SCRIPT_MODULE, None)
+    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+
+
+@pytest.fixture
+def script_run(scripts, forget_script):
     """Runs a script that searches; its path."""
 
     def run(objective: str = "objective", guard: str = GUARD) -> Path:
@@ -336,13 +370,10 @@ def script_run(scripts, runs):
         scripts.run(path)
         return path
 
-    yield run
-    sys.modules.pop(origin.SCRIPT_MODULE, None)
-    sys.path[:] = [entry for entry in sys.path if entry != str(scripts.folder)]
+    return run
 
 
-def test_objective_is_imported_from_its_script(script_run, runs):
-    script_run()
+def test_objective_is_imported_from_its_script(script, runs):
     again = Search.resume(runs / "1", max_evaluations=6, disable_progress_bar=True)
     assert len(again.start().get_results()) == 6
 
@@ -353,17 +384,16 @@ def test_objective_inside_a_class(script_run, runs):
     assert len(again.start().get_results()) == 6
 
 
-def test_script_that_changed_is_refused_without_force(script_run, runs):
-    path = script_run()
-    path.write_text(path.read_text() + "\n# a remark\n")
+def test_script_that_changed_is_refused_without_force(script, runs):
+    script.write_text(script.read_text() + "\n# a remark\n")
     with pytest.raises(JournalError, match=r"script.py' has changed since the run began.*Use --force"):
         Search.resume(runs / "1")
     again = Search.resume(runs / "1", force=True, max_evaluations=6, disable_progress_bar=True)
     assert len(again.start().get_results()) == 6
 
 
-def test_script_that_is_gone(script_run, runs):
-    script_run().unlink()
+def test_script_that_is_gone(script, runs):
+    script.unlink()
     with pytest.raises(JournalError, match=r"is not there any more; call `Search.resume\(path"):
         Search.resume(runs / "1")
 
@@ -403,9 +433,8 @@ def test_objective_without_a_name(script_run, runs, objective):
         ("raise SystemExit(3)\n", "failed: SystemExit"),
     ],
 )
-def test_script_that_cannot_be_imported_any_more(script_run, runs, addition, message):
-    path = script_run()
-    path.write_text(path.read_text().replace(GUARD, addition))
+def test_script_that_cannot_be_imported_any_more(script, runs, addition, message):
+    script.write_text(script.read_text().replace(GUARD, addition))
     with pytest.raises(JournalError, match=message):
         Search.resume(runs / "1", force=True)
 

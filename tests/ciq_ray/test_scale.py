@@ -41,7 +41,7 @@ SEARCHER = textwrap.dedent(
 
 NATIVE = textwrap.dedent(
     """
-    import json, resource, sys
+    import json, resource, statistics, sys
     from ciq_ray import Search
     from ciq_ray.search_spaces.base import range as range_of
 
@@ -61,12 +61,16 @@ NATIVE = textwrap.dedent(
         with open(f"runs/{search.run_id}/journal.jsonl") as journal:
             records = [json.loads(line) for line in journal]
         times = [record["at"] for record in records if record["t"] == "outcome"]
-        tenth = len(times) // 10
+        piece = len(times) // 200
+        rates = [
+            piece / (times[start + piece] - times[start])
+            for start in range(0, len(times) - piece, piece)
+        ]
         print(json.dumps({
             "evaluations": len(result.get_results()),
-            # the first thousandth is left out: processes are still coming up
-            "first_tenth": tenth / (times[tenth + tenth // 100] - times[tenth // 100]),
-            "last_tenth": tenth / (times[-1] - times[-1 - tenth]),
+            # medians of many pieces: what else the machine is busy with comes and goes
+            "first_tenth": statistics.median(rates[1:21]),
+            "last_tenth": statistics.median(rates[-20:]),
             "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }))
 

@@ -317,13 +317,13 @@ def test_header_says_what_is_searched(runs):
         time_budget_s=100,
         target=-1.0,
         constraints=["x > 2"],
-    ).start(num_workers=2, task_timeout=9)
+    ).start(num_workers=1, task_timeout=9)
     found = header(runs)
     assert found["objective"]["qualname"] == "named_objective"
     assert Path(found["objective"]["script"]) == Path(__file__)
     assert found["search_config"]["generations"] == 2
     assert found["searcher"] == {"name": "genetic", "class": None}
-    assert (found["seed"], found["num_workers"], found["task_timeout"]) == (4, 2, 9)
+    assert (found["seed"], found["num_workers"], found["task_timeout"]) == (4, 1, 9)
     assert (found["max_evaluations"], found["time_budget_s"], found["target"]) == (3, 100, -1.0)
     assert found["constraints"] == ["x > 2"]
     assert searchers.Space.from_dict(found["space"]["parts"][0]["space"]).size == 93
