@@ -14,7 +14,7 @@ NAMES = ("throughput", "genetic_cost", "startup", "scale", "race")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is asked for, print each table, and write each result to ``benchmarks/results``.
+    """Run what is asked for and print it; results go to ``benchmarks/results`` unless the run is quick.
 
     Returns:
         0 if all claims hold, else 1.
@@ -23,14 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks", description="What ciq-ray costs, next to something you know."
     )
     parser.add_argument("--only", action="append", choices=NAMES, help="run this one; may be given again")
-    parser.add_argument("--quick", action="store_true", help="a minute in all, to see that they run")
+    parser.add_argument(
+        "--quick", action="store_true", help="about a minute in all, to see that they run; writes nothing"
+    )
     parser.add_argument("--plot", action="store_true", help="draw the results there are, and run nothing")
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
     if options.plot:
         from benchmarks.plots import draw
 
-        print(draw())
+        print(f"written to {draw().relative_to(ROOT)}")
         return 0
     claims: list[Claim] = []
     for name in options.only or NAMES:
@@ -41,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(result.header, result.rows))
         for claim in result.claims:
             print(f"  {claim}")
-        path = result.save(load, options.quick)
-        print(f"  {time.monotonic() - started:.0f} s, written to {path.relative_to(ROOT)}\n", flush=True)
+        written = "" if options.quick else f", written to {result.save(load).relative_to(ROOT)}"
+        print(f"  {time.monotonic() - started:.0f} s{written}\n", flush=True)
         claims += result.claims
     return 0 if all(claim.holds for claim in claims) else 1
 

@@ -66,9 +66,13 @@ class Result:
     claims: Sequence[Claim] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, load_before: tuple[float, ...], quick: bool) -> Path:
-        """Write ``results/NAME.json``; a quick run does not replace the results of a whole one."""
-        path = RESULTS / f"{self.name}{'-quick' if quick else ''}.json"
+    def save(self, load_before: tuple[float, ...]) -> Path:
+        """Write ``results/NAME.json``.
+
+        Args:
+            load_before: `os.getloadavg` when the benchmark began.
+        """
+        path = RESULTS / f"{self.name}.json"
         path.parent.mkdir(exist_ok=True)
         data = {
             "benchmark": self.name,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 import numpy as np
 
 from benchmarks import spaces
 from benchmarks._report import Claim, Result, rotated
+from benchmarks.objectives import value
 
 __all__ = ["run"]
 
@@ -69,7 +69,7 @@ def _ours(pool: int, n_parameters: int, generations: int) -> float:
         started = time.process_time()
         candidates = searcher.ask(pool)
         asked = time.process_time()
-        outcomes = [searchers.Outcome("ok", (_loss(candidate.config),)) for candidate in candidates]
+        outcomes = [searchers.Outcome("ok", (value(candidate.config),)) for candidate in candidates]
         told = time.process_time()
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             searcher.tell(candidate.id, outcome)
@@ -91,7 +91,7 @@ def _pymoo(pool: int, n_parameters: int, generations: int) -> float:
         started = time.process_time()
         infills = algorithm.ask()
         asked = time.process_time()
-        losses = np.array([[_loss(x)] for x in infills.get("X")])
+        losses = np.array([[value(x)] for x in infills.get("X")])
         algorithm.evaluator.eval(StaticProblem(problem, F=losses), infills)
         told = time.process_time()
         algorithm.tell(infills=infills)
@@ -109,15 +109,8 @@ def _ours_singly(count: int) -> float:
         started = time.process_time()
         (candidate,) = searcher.ask(1)
         asked = time.process_time()
-        outcome = searchers.Outcome("ok", (_loss(candidate.config),))
+        outcome = searchers.Outcome("ok", (value(candidate.config),))
         told = time.process_time()
         searcher.tell(candidate.id, outcome)
         spent += time.process_time() - told + asked - started
     return spent / count * 1000
-
-
-def _loss(config: Any) -> float:
-    """Rugged: a hash of each value that is not a number, the number's distance from 11 else."""
-    return float(
-        sum(len(v) * ord(v[0]) % 7 if isinstance(v, str) else abs(int(v) - 11) for v in config.values())
-    )

@@ -12,13 +12,17 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from benchmarks import objectives, spaces
+import numpy as np
+
+from benchmarks import spaces
 from benchmarks._report import ROOT, Claim, Result
+from benchmarks.objectives import value
 
 __all__ = ["run"]
 
@@ -47,25 +51,77 @@ def run(quick: bool) -> Result:
             tenths = found["tenths"]
             rate = count / sum(count / 10 / tenth for tenth in tenths)
             ratio = tenths[-1] / tenths[0]
-            table.append([text, searcher, f"{rate:,.0f}", f"{ratio:.2f}", f"{found['peak_mb']:,.0f}"])
+            spent = found["processor_us"]
+            table.append(
+                [
+                    text,
+                    searcher,
+                    f"{rate:,.0f}",
+                    f"{ratio:.2f}",
+                    f"{spent[0]:.0f} / {spent[-1]:.0f}",
+                    f"{found['peak_mb']:,.0f}",
+                ]
+            )
             name = f"{count:,} evaluations, {kind}, {searcher}"
             claims.append(
                 Claim(f"{name}: rate of the last tenth to the first", ratio, CLAIM_RATE, at_least=True)
             )
             claims.append(Claim(f"{name}: peak memory in MB", found["peak_mb"], CLAIM_MB, at_least=False))
             raw[f"{kind}, {searcher}"] = found
-    header = [f"{count:,} evaluations", "searcher", "evaluations/s", "last tenth to first", "peak MB"]
+    header = [
+        f"{count:,} evaluations",
+        "searcher",
+        "evaluations/s",
+        "last tenth to first",
+        "driver µs each, first / last tenth",
+        "peak MB",
+    ]
     return Result("scale", header, table, claims, raw)
 
 
 def measure(kind: str, searcher: str, count: int) -> dict[str, Any]:
     """Run one search in this process; rates of its tenths, and the peak of its memory in MB."""
     measured: Callable[[str, int], list[float]] = {"batch": _batch, "native": _native}[kind]
-    times = measured(searcher, count)
+    with _ProcessorClock() as clock:
+        times = measured(searcher, count)
     marks = [times[0], *(times[count * k // 10 - 1] for k in range(1, 11))]
     tenths = [count / 10 / (after - before) for before, after in itertools.pairwise(marks)]
+    spent = [clock.between(before, after) / (count / 10) * 1e6 for before, after in itertools.pairwise(marks)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return {"tenths": [round(rate, 1) for rate in tenths], "peak_mb": round(peak, 1)}
+    return {
+        "tenths": [round(rate, 1) for rate in tenths],
+        "processor_us": [round(us, 1) for us in spent],
+        "peak_mb": round(peak, 1),
+    }
+
+
+class _ProcessorClock:
+    """Notes the processor time of this process a few times a second, to be read afterwards."""
+
+    def __init__(self) -> None:
+        self._notes: list[tuple[float, float]] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        over = False
+        while not over:
+            self._notes.append((time.time(), time.process_time()))
+            over = self._done.wait(0.1)
+        self._notes.append((time.time(), time.process_time()))
+
+    def between(self, before: float, after: float) -> float:
+        """Seconds of processor time between two moments of ``time.time``."""
+        moments, spent = zip(*self._notes, strict=True)
+        return float(np.interp(after, moments, spent) - np.interp(before, moments, spent))
 
 
 def _batch(name: str, count: int) -> list[float]:
@@ -86,12 +142,12 @@ def _batch(name: str, count: int) -> list[float]:
             journal.write({"t": "ask", "id": c.id, "row": c.row, "config": c.config} for c in candidates)
             journal.sync()
             for c in candidates:
-                outcome = searchers.Outcome("ok", (objectives.trivial(c.config),))
+                outcome = searchers.Outcome("ok", (value(c.config),))
                 journal.write([{"t": "outcome", "id": c.id, "outcome": outcome.to_dict()}])
                 searcher.tell(c.id, outcome)
                 score = Score(score=outcome.values[0], params=c.config, param_id=int(c.id), num_objectives=1)
                 result.add_result(score, int(c.id) // BATCH, False)
-                times.append(time.perf_counter())
+                times.append(time.time())
         journal.close()
     return times
 
@@ -99,7 +155,7 @@ def _batch(name: str, count: int) -> list[float]:
 def _native(name: str, count: int) -> list[float]:
     from benchmarks.throughput import native
 
-    return native(objectives.trivial, spaces.mixed(PARAMETERS), count, name)
+    return native(value, spaces.mixed(PARAMETERS), count, name)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ class RaceResult:
 
     Attributes:
         verdict: Of the winner against the baseline.
+        control: Of the baseline against itself, from the same processes: a difference here casts doubt
+            on everything else.
         winner: Who was picked, whether or not it beats the baseline.
         chosen: What to use: the winner if it won, else the baseline.
         ranking: Ids still in the race when it was decided, best first, with their ratio to the
@@ -107,6 +109,7 @@ class RaceResult:
     """
 
     verdict: Verdict
+    control: Verdict
     winner: Entrant
     chosen: Entrant
     ranking: tuple[tuple[str, float], ...]
@@ -166,14 +169,29 @@ class Race:
             raise ConfigurationError("there is no finalist that differs from the baseline: nothing to race")
         ranking = self._pick(finalists)
         if not ranking:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self._dropped.items())
-            raise ConfigurationError(f"every finalist failed in the race ({reasons})")
-        winner = next(entrant for entrant in finalists if entrant.id == ranking[0][0])
-        verdict = self._judge(winner)
+            raise ConfigurationError(f"every finalist failed in the race ({self._reasons()})")
+        by_id = {entrant.id: entrant for entrant in finalists}
+        for name, _ in ranking:
+            winner, judged = by_id[name], self._judge(by_id[name])
+            if judged is not None:
+                break
+        else:
+            raise ConfigurationError(f"every finalist failed in the race ({self._reasons()})")
+        verdict, control = judged
         chosen = winner if verdict.kind == "win" else self.baseline
         return RaceResult(
-            verdict, winner, chosen, tuple(ranking), self._dropped, self._calls, time.monotonic() - begun
+            verdict,
+            control,
+            winner,
+            chosen,
+            tuple(ranking),
+            self._dropped,
+            self._calls,
+            time.monotonic() - begun,
         )
+
+    def _reasons(self) -> str:
+        return "; ".join(f"{name}: {why}" for name, why in self._dropped.items())
 
     def _pick(self, finalists: list[Entrant]) -> list[tuple[str, float]]:
         """Who is left, best first, with the ratio to the baseline."""
@@ -225,22 +243,28 @@ class Race:
                 return False
         return True
 
-    def _judge(self, winner: Entrant) -> Verdict:
+    def _judge(self, winner: Entrant) -> tuple[Verdict, Verdict] | None:
+        """The verdict on `winner` and that on the baseline against itself; ``None`` if it fails."""
         blocks: defaultdict[str, list[list[float]]] = defaultdict(list)
         for number in range(self.plan.verdict_blocks):
-            samples = self._block("verdict", number, [winner, self._baseline, self._again])
+            samples = self._block(f"verdict {winner.id}", number, [winner, self._baseline, self._again])
             if winner.id in self._dropped:
-                raise ConfigurationError(f"the winner failed in the verdict: {self._dropped[winner.id]}")
+                return None
             for name, values in samples.items():
                 blocks[name].append(values)
             self.progress(f"verdict: block {number + 1}/{self.plan.verdict_blocks}")
-        return compare_blocks(
+        name = "the baseline"
+        verdict = compare_blocks(
             blocks[winner.id],
             blocks[BASELINE],
             blocks[AGAIN],
             mode=self.mode,
-            names=(f"candidate {winner.id}", "the baseline"),
+            names=(f"candidate {winner.id}", name),
         )
+        control = compare_blocks(
+            blocks[AGAIN], blocks[BASELINE], mode=self.mode, names=("the baseline once more", name)
+        )
+        return verdict, control
 
     def _block(self, stage: str, number: int, entrants: list[Entrant]) -> dict[str, list[float]]:
         """Samples of each entrant; one that fails is dropped."""
@@ -265,7 +289,7 @@ class Race:
 
     def _measure_block(self, stage: str, number: int, entrants: list[Entrant]) -> list[dict[str, Any]]:
         # the order depends on the block alone, so that a resumed race takes the same turns
-        rng = np.random.default_rng([self.plan.seed, stage == "verdict", number])
+        rng = np.random.default_rng([self.plan.seed, stage != "pick", number])
         order = [entrants[i] for _ in range(self.plan.windows) for i in rng.permutation(len(entrants))]
         records: list[dict[str, Any]] = []
         for entrant, outcome in self.measure(order):

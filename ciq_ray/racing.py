@@ -142,6 +142,7 @@ def race_results(
             {
                 "t": "verdict",
                 "verdict": raced.verdict.to_dict(),
+                "control": raced.control.to_dict(),
                 "winner": raced.winner.id,
                 "chosen": raced.chosen.id,
                 "config": raced.chosen.config,

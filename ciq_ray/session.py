@@ -24,7 +24,7 @@ from ciq_ray import origin, settings
 from ciq_ray._files import write_atomic
 from ciq_ray._version import __version__
 from ciq_ray.engine import Budget, Engine
-from ciq_ray.errors import ConfigurationError, JournalError
+from ciq_ray.errors import CiqError, ConfigurationError, JournalError
 from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
 from ciq_ray.progress import RaceProgress
@@ -190,6 +190,9 @@ class Session:
             )
         except RaceStopped:
             return "stopped"
+        except CiqError as error:  # the search's own results are not lost for that
+            progress.close()
+            self._say(f"there is no verdict: {error}")
         finally:
             progress.close()
         return "finished"

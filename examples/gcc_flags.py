@@ -24,11 +24,9 @@ from pathlib import Path
 from ciq_ray import ObjectiveFailure, Search, SearchConfiguration
 from ciq_ray.compilers import run_tool
 from ciq_ray.errors import UnsupportedError
-from ciq_ray.journal import read_records
 from ciq_ray.race import Plan
 from ciq_ray.search_spaces.gcc import ClangSearchSpace, GccSearchSpace
-from ciq_ray.settings import cache_dir, runs_dir
-from ciq_ray.statistics import Verdict, compare_blocks
+from ciq_ray.settings import cache_dir
 from ciq_ray.utils.helpers import save_compiler_config
 
 SOURCES = Path(__file__).resolve().parent / "kernels"
@@ -132,16 +130,6 @@ def essential(options: str) -> str:
     return "".join(lines)
 
 
-def against_itself(run_folder: Path) -> Verdict:
-    """The baseline, which takes part in the race twice, against itself."""
-    blocks: dict[str, dict[int, list[float]]] = {"baseline": {}, "baseline again": {}}
-    for record in read_records(run_folder):
-        if record["t"] == "race" and record["stage"] == "verdict" and record["id"] in blocks:
-            blocks[record["id"]].setdefault(record["block"], []).append(record["value"])
-    once, again = (list(block.values()) for block in blocks.values())
-    return compare_blocks(again, once, names=("-O3 once more", "-O3"))
-
-
 def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=180, help="for the search (default: 180)")
@@ -181,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         print(f"\n{len(result.get_results())} candidates, {race.calls} calls in the race")
         print(f"Winner against -O3: {race.verdict.words}")
-        print(f"-O3 against itself: {against_itself(runs_dir() / str(search.run_id)).words}")
+        print(f"-O3 against itself: {race.control.words}")
 
         print(f"\n{'':>10}  {'-O3':>10}  {'winner':>10}")
         before, after = build(BASELINE), build(race.winner.config)

@@ -28,7 +28,7 @@ _IMMIGRANTS = 0.25
 algorithms for changing environments", 1992); twice that after two."""
 _BROOD = 8
 """New children kept when candidates are asked for one by one; more would come from parents of yesterday."""
-_LEAST_LITTER, _MOST_LITTER = 32, 512
+_LEAST_LITTER, _MOST_LITTER = 32, 256
 """Children bred for them: a litter costs little more than one child, and where constraints leave little,
 or the population has nearly converged, few children are valid and new."""
 

@@ -114,7 +114,9 @@ def run_command(
             start_new_session=True,
         )
     except OSError as error:
-        what = f"{error.strerror or error}: {error.filename!r}" if error.filename else str(error)
+        what = str(error.strerror or error)
+        if isinstance(error.filename, (str, bytes)):
+            what += f": {os.fsdecode(error.filename)!r}"
         return Finished(None, False, time.perf_counter() - started, error=what)
     tails = (_Tail(), _Tail())
     try:

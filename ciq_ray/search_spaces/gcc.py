@@ -47,6 +47,13 @@ _GCC_CONSTRAINTS: Final = (
         "or not (signaling_nans or signed_zeros or trapping_math)",
     ),
 )
+_CLANG_CONSTRAINTS: Final = (
+    # clang warns that the latter takes the former back
+    (
+        frozenset({"fp_contract", "fast_math"}),
+        'fp_contract != "fast" or fast_math is None or fast_math',
+    ),
+)
 
 
 class InstalledSearchSpace:
@@ -225,6 +232,10 @@ class ClangSearchSpace(InstalledSearchSpace):
 
     def __init__(self, executable: str | os.PathLike[str] = "clang", variant: str = "default") -> None:
         super().__init__(executable, variant)
+
+    def constraints(self) -> Sequence[tuple[frozenset[str], str]]:
+        """What does not go together: expressions, each with the names of the options in it."""
+        return _CLANG_CONSTRAINTS
 
     def entries(self, compiler: Compiler) -> Iterator[Entry]:
         """Options in the form of a compiler-space file, not yet tried."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import resource
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,3 +229,36 @@ def test_objects_that_json_has_no_form_for_are_written_by_their_repr(tmp_path):
     journal = Journal.create(tmp_path, {"x": {1, 2}})
     journal.close()
     assert read_header(tmp_path)["x"] == "{1, 2}"
+
+
+def test_another_thread_brings_records_to_the_disk(folder):
+    journal = Journal.reopen(folder)
+    assert journal.safe == 0, "nobody knows what an earlier process has synced"
+    journal.write([{"t": "again"}])
+    journal.sync_soon()
+    deadline = time.monotonic() + 30
+    while journal.safe < journal.size and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert journal.safe == journal.size == (folder / FILE_NAME).stat().st_size
+    journal.write([{"t": "again"}])
+    assert journal.safe < journal.size
+    journal.close()
+    assert journal.safe == journal.size
+
+
+def test_disk_that_fails_behind_the_scenes_is_an_error_for_good(folder):
+    """The kernel says once that it could not write a page; what comes after that proves nothing."""
+    journal = Journal.reopen(folder)
+    file = os.dup(journal._descriptor)
+    reading, writing = os.pipe()
+    os.dup2(writing, journal._descriptor)  # takes data, but cannot be synced
+    journal.write([{"t": "again"}])
+    journal.sync_soon()
+    assert journal._syncer is not None
+    journal._syncer.join(30)
+    os.dup2(file, journal._descriptor)
+    for call in (journal.sync, journal.sync_soon, journal.close):
+        with pytest.raises(JournalError, match="cannot write to the journal"):
+            call()
+    for descriptor in (file, reading, writing):
+        os.close(descriptor)

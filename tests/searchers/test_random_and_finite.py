@@ -58,3 +58,22 @@ def test_best_of_several_objectives_is_the_knee() -> None:
     best = searcher.best
     assert best is not None
     assert best[0].config == {"a": 1}
+
+
+def test_random_does_not_propose_what_was_evaluated_elsewhere_in_the_meantime() -> None:
+    """Rows are drawn in blocks: one that is drawn and not yet asked for may be told of first."""
+    searcher = RandomSearch(Space({"x": Range(0, 9)}), seed=1)
+    first = searcher.ask(1)[0].config["x"]
+    other = (first + 1) % 10
+    searcher.add_evaluated_point({"x": other}, -1.0)
+    assert searcher.best is not None
+    assert searcher.best[0].config == {"x": other}
+    assert {c.config["x"] for c in searcher.ask(20)} == set(range(10)) - {first, other}
+
+
+def test_random_proposals_do_not_depend_on_how_they_are_asked_for() -> None:
+    space = Space({f"x{i}": Range(0, 9) for i in range(6)})
+    one_by_one, at_once = RandomSearch(space, seed=1), RandomSearch(space, seed=1)
+    assert [one_by_one.ask(1)[0].row for _ in range(100)] == [
+        c.row for _ in range(5) for c in at_once.ask(20)
+    ]

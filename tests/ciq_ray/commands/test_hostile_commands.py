@@ -31,7 +31,7 @@ HARD_VALUES = [
     "{BLOCK} {{}}",
     "%s %n",
     "\x01\x7f",
-    "a" * 100_000,
+    "a" * 60_000,
 ]
 
 PRINT_ARGUMENTS = """
@@ -84,6 +84,11 @@ class TestArguments:
     def test_a_value_with_nul_fails_its_candidate(self):
         outcome = CommandObjective(["echo", "{V}"])({"V": "a\0b"})
         assert (outcome.status, "NUL" in outcome.message) == ("run_error", True)
+
+    def test_one_that_is_too_long_for_the_system_fails_its_candidate(self):
+        outcome = CommandObjective(["echo", "{V}"])({"V": "a" * (1 << 20)})
+        assert outcome.status == "run_error"
+        assert outcome.message == "the command cannot be started: Argument list too long: 'echo'"
 
     def test_the_file_of_the_configuration(self, program):
         objective = CommandObjective(
