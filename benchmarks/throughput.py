@@ -27,6 +27,7 @@ from benchmarks._report import Claim, Result, medians, rotated
 __all__ = ["native", "quiet_runs", "run"]
 
 WORKERS = 2
+PARAMETERS = 10
 EVALUATIONS, QUICK_EVALUATIONS = 2000, 300
 ROUNDS, QUICK_ROUNDS = 9, 2
 CLAIM = 0.7
@@ -37,7 +38,7 @@ Configs = list[dict[str, Any]]
 
 def run(quick: bool) -> Result:
     """Measure all sides in turn, round after round."""
-    space = spaces.kernel()
+    space = spaces.mixed(PARAMETERS)
     evaluations = QUICK_EVALUATIONS if quick else EVALUATIONS
     rows = space.sample(evaluations, np.random.default_rng(0))
     configs = [space.decode(row) for row in rows]
@@ -81,7 +82,7 @@ def _executor(configs: Configs, objective: Objective) -> float:
 
 
 def _search(evaluations: int, searcher: str, objective: Objective) -> float:
-    return _rate(native(objective, spaces.kernel(), evaluations, searcher))
+    return _rate(native(objective, spaces.mixed(PARAMETERS), evaluations, searcher))
 
 
 def native(objective: Objective, space: Any, evaluations: int, searcher: str) -> list[float]:

@@ -95,7 +95,7 @@ class Search(Model):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     objective_function: Callable[..., Any]
-    search_space: SpaceSource
+    search_space: SpaceSource = Field(frozen=True)  # resolved once
     search_config: Annotated[SearchConfiguration, BeforeValidator(_configuration)]
     worker_type: Annotated[Any, BeforeValidator(_worker_type)] = WorkerTypes.NATIVE
     tracker_config: TrackerConfig | BaseTracker = Field(default_factory=DefaultTrackerConfig)
@@ -109,7 +109,7 @@ class Search(Model):
     searcher: Any = "genetic"
     searcher_options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0)] | None = None
-    constraints: Sequence[Any] = ()
+    constraints: Sequence[Any] = Field((), frozen=True)
     initial_configs: Sequence[Any] | None = None
     max_evaluations: Annotated[int, Field(ge=1)] | None = None
     time_budget_s: Annotated[float, Field(gt=0)] | None = None

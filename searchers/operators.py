@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pymoo.core.crossover import Crossover
 from pymoo.core.mutation import Mutation
 from pymoo.core.problem import Problem
-from pymoo.operators.crossover.sbx import SBX
 
 from searchers.encoding import Encoding, Matrix
 
@@ -50,21 +49,45 @@ class LevelCrossover(Crossover):
 
     def __init__(self) -> None:
         super().__init__(2, 2, prob=1.0)
-        self._sbx = SBX(prob_var=0.5, eta=SBX_ETA, prob=1.0)
 
     def _do(
         self, problem: LevelProblem, X: Matrix, *args: Any, random_state: np.random.Generator, **kwargs: Any
     ) -> Matrix:
         encoding = problem.encoding
-        mixed = np.rint(self._sbx._do(problem, X, random_state=random_state))
-        children: Matrix = np.clip(mixed, 0, encoding.n_levels - 1).astype(np.int32)
         swap = random_state.random(X.shape[1:]) < 0.5
-        for leaf, column in zip(encoding.leaves, range(encoding.n_parameters), strict=True):
-            if leaf.bit is not None:
-                swap[:, leaf.bit] = swap[:, column]
-        uniform = np.where(swap, X[::-1], X)
-        children[:, :, ~encoding.ordered] = uniform[:, :, ~encoding.ordered]
+        if encoding.n_bits:
+            for column, leaf in enumerate(encoding.leaves):
+                if leaf.bit is not None:
+                    swap[:, leaf.bit] = swap[:, column]
+        children: Matrix = np.where(swap, X[::-1], X)
+        ordered = encoding.ordered
+        mixed = _simulated_binary(X[:, :, ordered], encoding.n_levels[ordered], random_state)
+        children[:, :, ordered] = mixed
         return children
+
+
+def _simulated_binary(parents: Matrix, n_levels: Matrix, rng: np.random.Generator) -> Matrix:
+    """The same as pymoo's `SBX` bounded by -0.5 and n_levels - 0.5, then rounded, in a third of its time."""
+    low, high = parents.min(axis=0), parents.max(axis=0)
+    cross = (rng.random(low.shape) < 0.5) & (low < high)
+    below, above = low[cross], high[cross]
+    top = np.broadcast_to(n_levels - 1, cross.shape)[cross]
+    sum_, delta, u = below + above, above - below, rng.random(len(below))
+    left = sum_ - _spread(u, 1.0 + 2.0 * (below + 0.5) / delta) * delta
+    right = sum_ + _spread(u, 1.0 + 2.0 * (top + 0.5 - above) / delta) * delta
+    swap = rng.random(len(below)) < 0.5
+    mixed = np.rint(0.5 * np.where(swap, (right, left), (left, right)))
+    children: Matrix = parents.copy()
+    # half a level is rounded to even, which may be outside
+    children[:, cross] = np.clip(mixed, 0, top)
+    return children
+
+
+def _spread(u: npt.NDArray[np.float64], beta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How far children lie apart, as a multiple of their parents' distance, for uniform `u`."""
+    x = u * (2.0 - beta ** -(SBX_ETA + 1.0))
+    spread: npt.NDArray[np.float64] = np.where(x <= 1.0, x, 1.0 / (2.0 - x)) ** (1.0 / (SBX_ETA + 1.0))
+    return spread
 
 
 class LevelMutation(Mutation):
@@ -88,9 +111,9 @@ class LevelMutation(Mutation):
         **kwargs: Any,
     ) -> Matrix:
         encoding = problem.encoding
-        movable = np.tile(encoding.n_levels > 1, (len(X), 1))
+        movable = np.broadcast_to(encoding.n_levels > 1, X.shape)
         if active is not None:
-            movable &= active
+            movable = movable & active
         keys = np.where(movable, random_state.random(X.shape), -1.0)
         chosen = np.zeros(X.shape, dtype=bool)
         chosen[np.arange(len(X)), keys.argmax(axis=1)] = True

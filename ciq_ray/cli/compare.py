@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +119,7 @@ def race(
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with clean_errors(), stdout_to_stderr(as_json):
         from ciq_ray.journal import read_header
+        from ciq_ray.progress import RaceProgress
         from ciq_ray.race import Plan
         from ciq_ray.racing import race_run
         from ciq_ray.resuming import run_folder
@@ -127,7 +127,11 @@ def race(
         folder = run_folder(run)
         recorded = read_header(folder).get("final_race")
         plan = Plan(**{**(recorded if isinstance(recorded, dict) else {}), **changed}) if changed else None
-        result = race_run(folder, plan=plan, force=force, task_timeout=task_timeout, say=_say)
+        progress = RaceProgress(disable=as_json)
+        try:
+            result = race_run(folder, plan=plan, force=force, task_timeout=task_timeout, say=progress.say)
+        finally:
+            progress.close()
     verdict, raced = result.verdict, result.race
     if verdict is None or raced is None:
         raise RuntimeError("a race that has ended has a verdict")
@@ -149,10 +153,6 @@ def race(
     out = console()
     out.print(f"verdict: {verdict.words}", markup=False, soft_wrap=True)
     out.print(f"use {raced.chosen.id}: {params_text(raced.chosen.config)}", markup=False, soft_wrap=True)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _is_table(name: str) -> bool:

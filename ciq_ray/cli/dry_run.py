@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ciq_ray.cli.common import FAILED, console, duration, params_text, print_json
+from ciq_ray.cli.formats import environment_words
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
@@ -48,7 +49,14 @@ def dry_run(
         "seed": search.seed,
         "directory": str(objective.directory),
         "copied_files": None if objective.copies is None else objective.copies.n_files,
-        "first": [{"config": found.config, "argv": objective.argv(found.config)} for found in candidates],
+        "first": [
+            {
+                "config": found.config,
+                "argv": objective.argv(found.config),
+                "env": objective.variables(found.config),
+            }
+            for found in candidates
+        ],
         "race_calls_at_most": race_calls,
     }
     outcome = objective.evaluate(candidates[0].config) if measure else None
@@ -90,7 +98,7 @@ def _show(data: dict[str, Any], objective: CommandObjective, outcome: Outcome | 
     for item in data["first"]:
         line(f"  {params_text(item['config'], one_line=True) or '(empty)'}")
         for name, words in item["argv"].items():
-            line(f"    {name}: {shlex.join(words)}")
+            line(f"    {name}: {shlex.join([*environment_words(item['env']), *words])}")
     if data["race_calls_at_most"]:
         line(f"then a final race of at most {data['race_calls_at_most']} measurements, one at a time")
     if outcome is None:

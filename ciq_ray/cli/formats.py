@@ -10,7 +10,7 @@ from typing import Any
 from ciq_ray.commands.templates import flat, text_of
 from ciq_ray.errors import ConfigurationError
 
-__all__ = ["as_environment", "as_flags"]
+__all__ = ["as_environment", "as_flags", "environment_words"]
 
 _ODD = re.compile(r"[^A-Za-z0-9_]")
 
@@ -52,3 +52,11 @@ def as_environment(config: Any) -> str:
             raise ConfigurationError(f"two parameters are called {plain} in a shell; use --format json")
         lines[plain] = f"{plain}={shlex.quote(text_of(value))}"
     return "\n".join(lines.values())
+
+
+def environment_words(variables: Mapping[str, str | None]) -> list[str]:
+    """The beginning of a command line that sets variables, and unsets those that are ``None``."""
+    if not variables:
+        return []
+    unset = [word for name, value in variables.items() if value is None for word in ("-u", name)]
+    return ["env", *unset, *(f"{name}={value}" for name, value in variables.items() if value is not None)]

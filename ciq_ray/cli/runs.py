@@ -22,12 +22,12 @@ from ciq_ray.cli.common import (
     params_text,
     print_json,
 )
-from ciq_ray.cli.formats import as_environment, as_flags
+from ciq_ray.cli.formats import as_environment, as_flags, environment_words
 
 if TYPE_CHECKING:
     from ciq_ray.run_view import Entry, RunView
 
-__all__ = ["best", "command_words", "runs", "show"]
+__all__ = ["best", "runs", "show"]
 
 _FRONT_ROWS = 10
 
@@ -93,7 +93,7 @@ def show(
     with clean_errors():
         view = _view(run)
         entry = None if candidate is None else view.entry(candidate)
-        words = None if entry is None else command_words(view, entry.config)
+        words, variables = ({}, {}) if entry is None else _filled_in(view, entry.config)
     if entry is None:
         if as_json:
             print_json(view.to_dict())
@@ -101,9 +101,9 @@ def show(
             _show_run(view)
         return
     if as_json:
-        print_json({**view.entry_dict(entry), "argv": words})
+        print_json({**view.entry_dict(entry), "argv": words, "env": variables})
     else:
-        _show_entry(view, entry, words)
+        _show_entry(view, entry, words, variables)
 
 
 def best(
@@ -114,7 +114,7 @@ def best(
             "--format",
             help="json: the configuration. flags: `--NAME VALUE` words quoted for a shell; the text of an "
             "options file as it is. env: `NAME=VALUE` lines for a shell. command: the build and the command "
-            "themselves.",
+            "themselves, with their variables.",
         ),
     ] = Format.json,
     candidate: Annotated[
@@ -158,14 +158,15 @@ def best(
             sys.stdout.write(line if line.endswith("\n") else f"{line}\n")
 
 
-def command_words(view: RunView, config: Any) -> dict[str, list[str]] | None:
-    """What runs for a configuration, ``None`` if the objective is not a command."""
+def _filled_in(view: RunView, config: Any) -> tuple[dict[str, list[str]], dict[str, str | None]]:
+    """What runs for a configuration, and the variables that are set; empty if it is no command."""
     if view.command is None:
-        return None
+        return {}, {}
     from ciq_ray.commands import CommandObjective
 
     # it only fills in words here: where it would run does not matter
-    return CommandObjective.from_dict({**view.command, "directory": "/", "copy": False}).argv(config)
+    objective = CommandObjective.from_dict({**view.command, "directory": "/", "copy": False})
+    return objective.argv(config), objective.variables(config)
 
 
 def _view(run: str) -> RunView:
@@ -186,12 +187,13 @@ def _formatted(view: RunView, config: Any, form: Format) -> str:
         return as_flags(config)
     if form is Format.env:
         return as_environment(config)
-    words = command_words(view, config)
-    if words is None:
+    words, variables = _filled_in(view, config)
+    if not words:
         raise ConfigurationError(
             "the objective of this run is a Python function, not a command; use --format json, flags or env"
         )
-    return "\n".join(shlex.join(line) for line in words.values())
+    prefix = environment_words(variables)
+    return "\n".join(shlex.join([*prefix, *line]) for line in words.values())
 
 
 def _show_run(view: RunView) -> None:
@@ -203,10 +205,12 @@ def _show_run(view: RunView) -> None:
             table.add_row(name, escaped(value))
 
     row("run", f"{data['run']}, begun {ago(data['created'] or '')} on {data['host']}")
-    row("state", view.state + (f" ({view.reason})" if view.reason else ""))
+    reason = view.reason.splitlines()[0] if view.reason else ""
+    row("state", view.state + (f" ({reason})" if reason not in ("", view.state) else ""))
     if view.command is not None:
         row("build", shlex.join(view.command["build"] or []))
         row("command", shlex.join(view.command["command"]))
+        row("environment", shlex.join(f"{name}={value}" for name, value in view.command["env"].items()))
         row("directory", view.command["directory"])
         row("scores", ", ".join(view.command["scores"]))
     else:
@@ -241,7 +245,9 @@ def _show_run(view: RunView) -> None:
         console().print(failed)
 
 
-def _show_entry(view: RunView, entry: Entry, words: dict[str, list[str]] | None) -> None:
+def _show_entry(
+    view: RunView, entry: Entry, words: dict[str, list[str]], variables: dict[str, str | None]
+) -> None:
     out = console()
     table = _table(header=False)
     table.add_row("candidate", escaped(entry.id))
@@ -261,8 +267,9 @@ def _show_entry(view: RunView, entry: Entry, words: dict[str, list[str]] | None)
         table.add_row("generation", str(entry.generation))
     out.print(table)
     out.print(params_text(entry.config), markup=False, soft_wrap=True)
-    for name, line in (words or {}).items():
-        out.print(f"{name}: {shlex.join(line)}", markup=False, soft_wrap=True)
+    for name, line in words.items():
+        text = shlex.join([*environment_words(variables), *line])
+        out.print(f"{name}: {text}", markup=False, soft_wrap=True)
     message = entry.outcomes[-1].message.strip() if entry.outcomes else ""
     if message:
         out.print(message, markup=False, soft_wrap=True)

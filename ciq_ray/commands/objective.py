@@ -157,6 +157,21 @@ class CommandObjective:
         words = {"build": expanded.build} if self._build else {}
         return {**words, "command": expanded.command}
 
+    def variables(self, config: Any, config_file: str = CONFIG_FILE) -> dict[str, str | None]:
+        """The environment variables that would be set for a configuration, ``None`` for one to be unset.
+
+        Args:
+            config: As the search proposes it.
+            config_file: What ``{CONFIG_FILE}`` becomes.
+
+        Raises:
+            ConfigurationError: A value cannot be in a variable.
+        """
+        return {
+            name: next(iter(template.expand(config, config_file, joined=True)), None)
+            for name, template in self._env.items()
+        }
+
     def __call__(self, config: Any) -> Outcome:
         """Build and run for one configuration."""
         return self.evaluate(config)
@@ -267,13 +282,10 @@ class CommandObjective:
         for what, words, templates in (("command", command, self._command), ("build", build, self._build)):
             if templates and not words:
                 raise ConfigurationError(f"{_BRANDS[what]} has no words left: all were dropped")
-        variables = {
-            name: next(iter(template.expand(config, config_file, joined=True)), None)
-            for name, template in self._env.items()
-        }
+        variables = self.variables(config, config_file)
         # a build is the same if its words are; the name of the configuration's file says nothing
         neutral = [word for template in self._build for word in template.expand(config, "")]
-        content: list[Any] = [neutral, variables if build else None]
+        content: list[Any] = [neutral, self.variables(config, "")]
         if any(_reads_file(template) for template in (*self._build, *self._env.values())):
             content += [config, None]
         key = hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()

@@ -135,6 +135,29 @@ class TestBest:
         run = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
         assert (run.stdout, run.stderr) == ("1\n", "log of 1\n")
 
+    def test_the_command_with_its_variables(self, ciq, space, monkeypatch):
+        monkeypatch.setenv("GONE", "1")
+        file = space(
+            {
+                "x": {"type": "choice", "choices": ["a b", "c"]},
+                "y": {"type": "literal", "value": "v", "knockout_prob": 1.0},
+            }
+        )
+        script = "echo ${{GONE-unset}} $X ${{#X}}"
+        ciq("tune", file, "--env", "X={x}", "--env", "GONE={y}", "--", "sh", "-c", script, "{*y}")
+        entry = next(
+            found
+            for i in range(4)
+            for found in [json.loads(ciq("show", 1, i, "--json").stdout)]
+            if found["config"] == {"x": "a b"}
+        )
+        assert entry["env"] == {"X": "a b", "GONE": None}
+        assert entry["values"] == [3.0]
+        command = ciq("best", 1, "--format", "command", "--id", entry["id"]).stdout
+        run = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert run.stdout == "unset a b 3\n"
+        assert "env -u GONE 'X=a b' sh -c" in ciq("show", 1, entry["id"]).stdout
+
     def test_a_front_needs_a_choice_for_some_forms(self, ciq, space):
         ciq("tune", space(), "--score", "last", "--score", "max:last", "--", "echo", "{x}", "{x}")
         assert len(ciq("best", 1).stdout.splitlines()) == 31

@@ -184,6 +184,7 @@ class TestDryRun:
         calls = (tmp_path / "calls").read_text().split()
         assert calls == [str(item["config"]["x"]) for item in plan["first"]]
         assert [item["argv"] for item in plan["first"]] == [{"command": [bench, x]} for x in calls]
+        assert [item["env"] for item in plan["first"]] == [{}] * 3
 
     def test_measure_runs_the_first_candidate_once(self, ciq, space, tmp_path):
         run = ciq(

@@ -1,0 +1,68 @@
+"""The sequences that searchers produce are pinned, so that a change of code cannot move them unseen.
+
+When a change is meant to: ``python tests/searchers/test_golden.py`` writes them anew, and the changelog
+says so, since runs begun with the old version cannot be resumed with the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from searchers import FiniteSearch, GeneticSearch, RandomSearch, Space, SpaceSearcher
+from searchers.testing import sequence, spaces
+
+FOLDER = Path(__file__).parent / "golden"
+LENGTH = 150
+
+
+def _rows(space: Space) -> list[tuple[int, ...]]:
+    return [candidate.row for candidate in RandomSearch(space, seed=9).ask(40)]
+
+
+def two_objectives(space: Space) -> SpaceSearcher:
+    return GeneticSearch(space, metric=["a", "b"], mode=["min", "max"], seed=7)
+
+
+def three_objectives(space: Space) -> SpaceSearcher:
+    return GeneticSearch(space, metric=["a", "b", "c"], mode=["min"] * 3, seed=7, objective_weights=[1, 2, 3])
+
+
+SEARCHERS: dict[str, Callable[[Space], SpaceSearcher]] = {
+    "finite": lambda space: FiniteSearch(space, [space.decode(row) for row in _rows(space)]),
+    "genetic": lambda space: GeneticSearch(space, seed=7),
+    "genetic_generational": lambda space: GeneticSearch(space, seed=7, pool_size=20, generational=True),
+    "genetic_two_objectives": two_objectives,
+    "genetic_three_objectives": three_objectives,
+    "random": lambda space: RandomSearch(space, seed=7),
+}
+
+
+def produced(name: str) -> dict[str, list[list[int]]]:
+    return {
+        place: [list(row) for row in sequence(SEARCHERS[name](space), LENGTH)]
+        for place, space in spaces().items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_sequence_is_the_one_on_file(name: str) -> None:
+    expected = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    found = produced(name)
+    assert found.keys() == expected.keys()
+    for place, rows in found.items():
+        assert len(rows) == len(expected[place])
+        for number, (mine, pinned) in enumerate(zip(rows, expected[place], strict=True)):
+            assert mine == pinned, f"{name} on {place!r}: proposal {number} is {mine} instead of {pinned}"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name in SEARCHERS:
+        lines = [
+            f'"{place}": {json.dumps(rows, separators=(",", ":"))}' for place, rows in produced(name).items()
+        ]
+        (FOLDER / f"{name}.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
