@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,36 +12,18 @@ from ray.tune.search import Searcher
 
 from searchers.encoding import Matrix
 from searchers.errors import OptionError, StateError
-from searchers.outcome import RETRIED, STATUSES, Candidate, Outcome
+from searchers.metrics import check_metrics, outcome_of
+from searchers.outcome import RETRIED, Candidate, Outcome
 from searchers.pareto import knee, non_dominated
 from searchers.space import Space
+from searchers.state import read_state, write_state
+from searchers.trial import Trial
 from searchers.tune_domains import from_param_space
 
 __all__ = ["SpaceSearcher", "Trial"]
 
 STATE_VERSION = 1
 _RANDOM_ROUNDS = 32
-
-
-class Trial:
-    """One proposed configuration and what is known of it.
-
-    Attributes:
-        index: Position in ask order; the candidate's id is its text.
-        row: Its row of the space's matrix.
-        generation: The block it belongs to, if the algorithm has blocks.
-        tag: What the algorithm wants to remember with it; JSON data.
-        outcome: Its latest label, ``None`` while it is pending.
-    """
-
-    __slots__ = ("generation", "index", "outcome", "row", "tag")
-
-    def __init__(self, index: int, row: Matrix, generation: int | None, tag: Any) -> None:
-        self.index = index
-        self.row = row
-        self.generation = generation
-        self.tag = tag
-        self.outcome: Outcome | None = None
 
 
 class SpaceSearcher(Searcher):
@@ -82,7 +61,7 @@ class SpaceSearcher(Searcher):
         seed: int | None = None,
         initial_configs: Sequence[Any] = (),
     ) -> None:
-        metrics, modes = _check_metrics(metric, mode)
+        metrics, modes = check_metrics(metric, mode)
         super().__init__(
             metric=metric if metric is None or isinstance(metric, str) else list(metric),
             mode=(modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
@@ -266,10 +245,10 @@ class SpaceSearcher(Searcher):
     def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
         """Take metric, mode and ``param_space`` from Ray Tune where the constructor was given none."""
         if metric and self._metrics is None:
-            self._metrics, self._modes = _check_metrics(metric, mode)
+            self._metrics, self._modes = check_metrics(metric, mode)
             self._metric, self._mode = metric, mode
         elif mode and not self._trials and self._metric is not None and self._mode is None:
-            self._metrics, self._modes = _check_metrics(self._metric, mode)
+            self._metrics, self._modes = check_metrics(self._metric, mode)
             self._mode = mode
         if self.space is not None:
             return False
@@ -304,7 +283,7 @@ class SpaceSearcher(Searcher):
         index = self._tune_ids.pop(trial_id, None)
         if index is None:
             return
-        self.tell(str(index), self._outcome_of(result, error))
+        self.tell(str(index), outcome_of(self._metrics, result, error))
 
     def add_evaluated_point(
         self,
@@ -329,16 +308,7 @@ class SpaceSearcher(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the whole state as JSON; never half of it."""
-        target = Path(checkpoint_path)
-        text = json.dumps(self.get_state())
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_state(Path(checkpoint_path), self.get_state())
 
     def restore(self, checkpoint_path: str) -> None:
         """Continue from a saved state.
@@ -346,11 +316,7 @@ class SpaceSearcher(Searcher):
         Raises:
             StateError: The file is not such a state, or is of another searcher or space.
         """
-        try:
-            state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StateError(f"cannot read the searcher state {str(checkpoint_path)!r}: {error}") from error
-        self.set_state(state)
+        self.set_state(read_state(Path(checkpoint_path)))
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides what is proposed next, as JSON data."""
@@ -527,41 +493,3 @@ class SpaceSearcher(Searcher):
             loss = self._losses(trial.outcome)[0]
             if self._best is None or loss < self._losses(self._trials[self._best].outcome)[0]:
                 self._best = trial.index
-
-    def _outcome_of(self, result: dict[str, Any] | None, error: bool) -> Outcome:
-        if error or not result:
-            return Outcome("run_error", message="the trial failed")
-        status = result.get("ciq_status", "ok")
-        if status not in STATUSES:
-            return Outcome("invalid_result", message=f"`ciq_status` is {status!r}")
-        message = str(result.get("ciq_message", ""))
-        if status != "ok":
-            return Outcome(status, message=message)
-        names = self._metrics or []
-        missing = [name for name in names if not isinstance(result.get(name), (int, float, np.number))]
-        if missing or not names:
-            return Outcome(
-                "invalid_result", message=f"the result has no number under {missing or 'a metric'}"
-            )
-        return Outcome("ok", tuple(float(result[name]) for name in names), message=message)
-
-
-def _check_metrics(metric: Any, mode: Any) -> tuple[list[str] | None, list[str]]:
-    """Metric names (``None`` if not given) and modes, one for each objective."""
-    listed = isinstance(metric, (list, tuple)) or (metric is None and isinstance(mode, (list, tuple)))
-    metrics = None if metric is None else list(metric) if listed else [metric]
-    if mode is None:
-        modes = ["min"] * (len(metrics) if metrics else 1)
-    else:
-        modes = list(mode) if isinstance(mode, (list, tuple)) else [mode]
-    if metrics is not None and (not metrics or not all(isinstance(m, str) and m for m in metrics)):
-        raise OptionError(f"`metric` is {metric!r}; it must be a name or a list of names")
-    if metrics is not None and len(set(metrics)) != len(metrics):
-        raise OptionError(f"`metric` is {metric!r}; a name may appear once")
-    if not modes or not all(m in ("min", "max") for m in modes):
-        raise OptionError(f"`mode` is {mode!r}; it must be 'min' or 'max', or a list of these")
-    if metrics is not None and len(metrics) != len(modes):
-        raise OptionError(f"`metric` has {len(metrics)} names and `mode` {len(modes)}; give one for each")
-    if metrics is not None and mode is not None and isinstance(mode, (list, tuple)) != listed:
-        raise OptionError(f"`metric` is {metric!r} and `mode` {mode!r}; give both as lists or neither")
-    return metrics, modes

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from searchers.errors import SpaceError
-from searchers.params import Literal, Param, first_repeated
+from searchers.params import Literal, Param
+from searchers.values import first_repeated
 
 __all__ = ["ListOf", "Permutation"]
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers.errors import ConfigError, SpaceError
+from searchers.values import as_array, checked_number, first_repeated, is_number, same
 
 __all__ = [
     "Boolean",
@@ -51,7 +52,7 @@ class Param:
 
     def __init__(self, *, knockout_prob: float | None = None, when: str | None = None) -> None:
         if knockout_prob is not None:
-            number = _number("knockout_prob", knockout_prob)
+            number = checked_number("knockout_prob", knockout_prob)
             if not 0 <= number <= 1:
                 raise SpaceError(f"`knockout_prob` is {knockout_prob!r}; a probability lies between 0 and 1")
         if when is not None and not isinstance(when, str):
@@ -153,8 +154,8 @@ class Range(Param):
         when: str | None = None,
     ) -> None:
         super().__init__(knockout_prob=knockout_prob, when=when)
-        self.start, self.end = _number("start", start), _number("end", end)
-        self.step = _number("step", step)
+        self.start, self.end = checked_number("start", start), checked_number("end", end)
+        self.step = checked_number("step", step)
         if self.start > self.end:
             raise SpaceError(f"`start` is {start!r} and `end` is {end!r}; start must not exceed end")
         if self.step <= 0:
@@ -167,8 +168,8 @@ class Range(Param):
         if steps >= MAX_LEVELS:
             raise SpaceError(f"`step` is {step!r}, which makes {steps + 1} values; {MAX_LEVELS} is the most")
         self.n_levels = int(steps) + 1
-        self.seed_low = None if seed_low is None else _number("seed_low", seed_low)
-        self.seed_high = None if seed_high is None else _number("seed_high", seed_high)
+        self.seed_low = None if seed_low is None else checked_number("seed_low", seed_low)
+        self.seed_high = None if seed_high is None else checked_number("seed_high", seed_high)
         self._seeds = self._seed_range()
 
     @property
@@ -199,7 +200,7 @@ class Range(Param):
 
     def level(self, value: Any) -> int:
         """The level whose value this is, to within rounding of a float."""
-        if not _is_number(value):
+        if not is_number(value):
             raise self._refuse(value)
         level: int = round((value - self.start) / self.step)
         if 0 <= level < self.n_levels:
@@ -266,7 +267,7 @@ class PowerOfTwo(Param):
 
     def level(self, value: Any) -> int:
         """The exponent above `low`."""
-        if _is_number(value) and value == int(value) and self.low <= value <= self.high:
+        if is_number(value) and value == int(value) and self.low <= value <= self.high:
             level = int(value).bit_length() - self.low.bit_length()
             if self.value(level) == value:
                 return level
@@ -323,12 +324,12 @@ class Choice(Param):
         twice = first_repeated(values)
         if twice is not None:
             raise SpaceError(f"`choices` holds {values[twice]!r} twice; each value may appear once")
-        numeric = all(_is_number(value) for value in values)
+        numeric = all(is_number(value) for value in values)
         self._declared_order = ordered
         self.ordered = numeric if ordered is None else bool(ordered)
         self.choices: list[Any] = sorted(values) if numeric and ordered is None else values
         self.n_levels = len(self.choices)
-        self._array = _as_array(self.choices)
+        self._array = as_array(self.choices)
 
     def value(self, level: int) -> Any:
         """The object that was given."""
@@ -337,10 +338,10 @@ class Choice(Param):
     def level(self, value: Any) -> int:
         """Position of the value; a number also matches an equal number of another type."""
         for position, choice in enumerate(self.choices):
-            if type(choice) is type(value) and _same(choice, value):
+            if type(choice) is type(value) and same(choice, value):
                 return position
         for position, choice in enumerate(self.choices):
-            if isinstance(choice, bool) == isinstance(value, bool) and _same(choice, value):
+            if isinstance(choice, bool) == isinstance(value, bool) and same(choice, value):
                 return position
         raise self._refuse(value)
 
@@ -350,7 +351,7 @@ class Choice(Param):
 
     def bounds(self) -> tuple[float, float] | None:
         """Smallest and largest, when all are numbers."""
-        if not all(_is_number(choice) for choice in self.choices):
+        if not all(is_number(choice) for choice in self.choices):
             return None
         return min(self.choices), max(self.choices)
 
@@ -387,7 +388,7 @@ class LogRange(Choice):
         knockout_prob: float | None = None,
         when: str | None = None,
     ) -> None:
-        low, high = _number("start", start), _number("end", end)
+        low, high = checked_number("start", start), checked_number("end", end)
         if low <= 0:
             raise SpaceError(f"`start` is {start!r}; a logarithmic range starts above 0")
         if low > high:
@@ -414,7 +415,7 @@ class LogRange(Choice):
         The values in between are no less meant than those the spacing happens to hit: a default of
         0.001 is one even if 32 values from 1e-5 to 0.1 step over it.
         """
-        inside = _is_number(value) and self.start * (1 - 1e-9) <= value <= self.end * (1 + 1e-9)
+        inside = is_number(value) and self.start * (1 - 1e-9) <= value <= self.end * (1 + 1e-9)
         if not inside:
             raise self._refuse(value)
         return int(np.abs(np.log(self._array) - math.log(value)).argmin())
@@ -456,59 +457,3 @@ class Boolean(Choice):
 
     def _fields(self) -> dict[str, Any]:
         return {}
-
-
-def _is_number(value: Any) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats is a category, not a number to reckon with
-        return False
-
-
-def _number(name: str, value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    try:
-        if _is_number(value):
-            float(value)
-            return value
-    except OverflowError:
-        pass
-    raise SpaceError(f"`{name}` is {value!r}; it must be a finite number")
-
-
-def _same(left: Any, right: Any) -> bool:
-    try:
-        return left is right or bool(left == right)
-    except Exception:  # a user's own comparison may raise anything, e.g. for arrays
-        return False
-
-
-def first_repeated(values: list[Any]) -> int | None:
-    try:
-        seen: set[tuple[type, Any]] = set()
-        for position, value in enumerate(values):
-            if (type(value), value) in seen:
-                return position
-            seen.add((type(value), value))
-        return None
-    except TypeError:  # unhashable values: compare pairwise
-        for position, value in enumerate(values):
-            if any(type(value) is type(other) and _same(value, other) for other in values[:position]):
-                return position
-        return None
-
-
-def _as_array(values: list[Any]) -> npt.NDArray[Any]:
-    if all(type(value) is bool for value in values):
-        return np.array(values, dtype=bool)
-    if all(type(value) is int and abs(value) < 2**62 for value in values):
-        return np.array(values, dtype=np.int64)
-    if all(type(value) is float for value in values):
-        return np.array(values, dtype=np.float64)
-    array = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):
-        array[position] = value
-    return array
