@@ -72,4 +72,4 @@ def _scale(axes: Any, raw: Mapping[str, Any]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("tenth of 100,000 evaluations")
     axes.set_title("evaluations/s")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
