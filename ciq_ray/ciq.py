@@ -17,7 +17,7 @@ from ciq_ray.errors import ConfigurationError
 from ciq_ray.race import Plan
 from ciq_ray.spaces import SpaceSource, resolve
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
-from searchers.registry import NAMES
+from searchers.registry import NAMES, refusal
 from searchers.space import Space
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ class Search(Model):
     @classmethod
     def _known_searcher(cls, value: Any) -> Any:
         if isinstance(value, str):
-            if value not in NAMES:
-                raise ValueError(f"it must be one of {', '.join(NAMES)}, or a SpaceSearcher")
+            refused = refusal(value)
+            if refused is not None:
+                raise ValueError(refused)
         elif not hasattr(value, "ask") or not hasattr(value, "tell"):
             raise ValueError(f"it must be one of {', '.join(NAMES)}, a SpaceSearcher class or an instance")
         return value
@@ -156,7 +157,7 @@ class Search(Model):
         resolved = resolve(self.search_space, self.constraints)
         self._space, self._metadata, self._space_parts = resolved.space, resolved.metadata, resolved.parts
         for config in self.initial_configs or ():
-            self._space.encode(config)
+            self._space.encode(config, nearest=True)
 
     @property
     def space(self) -> Space:

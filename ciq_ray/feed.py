@@ -38,6 +38,9 @@ class TrackerFeed:
         tracker: What is told.
         closed: Whether a generation is complete.
         generation_changed: Called, in the search's own thread, with each generation that begins.
+
+    Attributes:
+        ended: Whether the tracker is cleaned up, or will be by the thread that makes the calls.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TrackerFeed:
         closed: Callable[[int], bool],
         generation_changed: Callable[[int], None] = lambda number: None,
     ) -> None:
+        self.ended = False
         self._tracker = tracker
         # waking a thread for nothing costs more than all else that is done with an evaluation here
         self._silent = type(tracker) is DisabledTracker
@@ -85,6 +89,7 @@ class TrackerFeed:
         self._leave()
         self._tell("search_ends", **details)
         self._tell("cleanup")
+        self.ended = True
         self._events.put(None)
         self._wait(at_once)
 

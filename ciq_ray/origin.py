@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -28,8 +29,7 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
 
     if isinstance(function, CommandObjective):
         return {"kind": "command", "command": function.to_dict(), "files": function.files()}
-    target = getattr(function, "func", function)  # a functools.partial
-    target = getattr(target, "__wrapped__", target)
+    target = function.func if isinstance(function, functools.partial) else function
     name = getattr(target, "__qualname__", type(target).__qualname__)
     module = getattr(target, "__module__", None) or type(target).__module__
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -37,10 +37,18 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
     return {
         "module": module,
         "qualname": name,
-        "importable": target is function and "<" not in name and hasattr(target, "__qualname__"),
+        "importable": _at(sys.modules.get(module), name) == function,
         "script": script,
         "source_sha256": _hash(script),
     }
+
+
+def _at(module: Any, name: str) -> Any:
+    """What a qualified name leads to in a module, ``None`` if nowhere."""
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,8 @@ class BlockRunner:
     def _measure(self, worker: StreamingWorker, name: str, entrant: Entrant) -> Outcome:
         outcome = Outcome("lost")
         for attempt in range(_MOST_TRIES):
+            if self._stop_requested():
+                raise RaceStopped
             worker.submit(Task(f"{name}.{attempt}", entrant.config))
             reports = worker.poll(_POLL_S)
             while not reports:
@@ -73,7 +76,7 @@ def baseline_of(search: Search) -> Any:
     """What finalists have to beat: the first of `initial_configs`, else the default, else nothing set."""
     space = search.space
     if search.initial_configs:
-        return space.decode(space.encode(search.initial_configs[0]))
+        return space.decode(space.encode(search.initial_configs[0], nearest=True))
     if space.default_row is not None:
         return space.decode(space.default_row)
     return space.empty_config()
@@ -211,6 +214,7 @@ def decided_verdict(folder: Path) -> Verdict | None:
 def _interrupted(folder: Path, begin: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The windows of the last race, if it was the same and has no verdict."""
     windows: list[dict[str, Any]] | None = None
+    begin = json.loads(json.dumps(begin, default=repr))  # as the journal has it
     for record in read_records(folder):
         if record.get("t") == "race_begins":
             same = all(record.get(name) == value for name, value in begin.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ class Recorder:
         if not outcome.ok:
             self._first_failures[outcome.status] += 1
             self._failure_message = self._failure_message or outcome.message
-        elif self._improved(told.values):
-            self._best_text = ", ".join(f"{value:.6g}" for value in self._best or ())
+        if evaluation.again or (outcome.ok and self._improved(told.values)):
+            self._best_text = self._describe_best()
         self.result.add_result(
             score,
             evaluation.generation,
@@ -84,6 +85,7 @@ class Recorder:
             replace=evaluation.again,
         )
         if evaluation.again:
+            self.result.remeasured += 1
             self._begin_csv()
         if evaluation.replayed:
             self._replayed.append(evaluation)
@@ -113,6 +115,12 @@ class Recorder:
         """The search is over: everything that is recorded gets its end; hardly waits if `at_once`."""
         if self._progress is not None:
             self._progress.close()
+        again, total = self.result.remeasured, len(self.result) + self.result.remeasured
+        if again:
+            print(
+                f"{again} of {total} evaluations ({again / total:.0%}) measured leaders again",
+                file=sys.stderr,
+            )
         self._feed.end(at_once=at_once, reason=reason)
         self._dump(final=True)
 
@@ -120,6 +128,11 @@ class Recorder:
         """Whatever happened, leave no thread and no bar behind."""
         if self._progress is not None:
             self._progress.close()
+
+    @property
+    def tracker_ended(self) -> bool:
+        """Whether the tracker is cleaned up, or about to be."""
+        return self._feed.ended
 
     @property
     def call_s(self) -> float | None:
@@ -130,6 +143,12 @@ class Recorder:
         self._feed.evaluated(
             score, evaluation.generation, task_id=evaluation.candidate.id, worker=evaluation.worker
         )
+
+    def _describe_best(self) -> str:
+        if self._config.num_objectives > 1:  # no single candidate has all of these
+            return "of each " + ", ".join(f"{value:.6g}" for value in self._best or ())
+        best = self._searcher.best
+        return "" if best is None else f"{best[1].values[0]:.6g}"
 
     def _improved(self, values: tuple[float, ...]) -> bool:
         better = min if self._config.problem_type == "min" else max

@@ -2,7 +2,7 @@
 
 With noise, the lowest of many single measurements is lucky rather than good. Every few generations the
 leaders are measured once more, and what all measurements of a candidate say together replaces its
-label. An objective that returns the same value again has no noise: it is left alone from then on.
+label. An objective that returns the same values again and again has no noise: it is then left alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,8 @@ LEADERS = 3
 MOST_SAMPLES = 6
 """Nobody is measured more often than this."""
 _REMEMBERED = 16
+_QUIET = 2 * LEADERS
+"""So many re-measurements that gave the very same value, and none that did not: there is no noise."""
 
 Values = tuple[float, ...]
 
@@ -59,11 +61,15 @@ class Remeasurer:
         self._samples: dict[str, list[tuple[Values, Values | None]]] = {}
         self._leaders: list[tuple[float, str]] = []
         self._busy: set[str] = set()
+        self._doubted: set[str] = set()
+        self._same = 0
+        self._noisy = False
         self.count = 0
 
     def due(self) -> list[str]:
-        """Ids to be measured again now."""
-        if not self._every or self._waiting_for_noise or self._since < self._every:
+        """Ids to be measured again now: of the best, those measured least."""
+        quiet = not self._noisy and self._same >= _QUIET
+        if not self._every or quiet or self._waiting_for_noise or self._since < self._every:
             return []
         front = self._front() if len(self._modes) > 1 else (name for _, name in self._leaders)
         ids = [
@@ -71,7 +77,7 @@ class Remeasurer:
             for name in front
             if name not in self._busy and 0 < len(self._samples.get(name, ())) < MOST_SAMPLES
         ]
-        return sorted(ids, key=lambda name: len(self._samples[name]))[:LEADERS] if len(ids) > LEADERS else ids
+        return sorted(ids, key=lambda name: len(self._samples[name]))[:LEADERS]
 
     def sent(self, ids: Iterable[str]) -> None:
         """These are being measured again."""
@@ -79,7 +85,11 @@ class Remeasurer:
         self._busy.update(ids)
 
     def take(self, evaluation: Evaluation) -> Evaluation:
-        """Note an evaluation; one of a candidate measured before comes back with the pooled outcome."""
+        """Note an evaluation; one of a candidate measured before comes back with the pooled outcome.
+
+        A first failure of a candidate that has succeeded before is doubted: its label stays, and it is
+        measured once more.
+        """
         if not self._every:
             return evaluation
         name, outcome = evaluation.candidate.id, evaluation.outcome
@@ -88,16 +98,20 @@ class Remeasurer:
         self._since += not again
         self.count += again
         self._leaders = [leader for leader in self._leaders if leader[1] != name]
-        if not outcome.ok:
-            self._samples.pop(name, None)
-            return replace(evaluation, again=again)
-        if outcome.spread is not None:
-            self._waiting_for_noise = False
         samples = self._samples.setdefault(name, [])
-        samples.append((outcome.values, evaluation.normalized))
+        if outcome.ok:
+            if outcome.spread is not None:
+                self._waiting_for_noise = False
+            same = outcome.spread is None and all(values == outcome.values for values, _ in samples)
+            self._same += again and same
+            self._noisy |= not same
+            samples.append((outcome.values, evaluation.normalized))
+        elif not samples or name in self._doubted:
+            del self._samples[name]
+            return replace(evaluation, again=again)
+        else:
+            self._doubted.add(name)
         if again:
-            if outcome.spread is None and all(values == outcome.values for values, _ in samples):
-                self._every = 0  # no noise
             evaluation = _pooled(evaluation, samples)
         self._remember(name, evaluation.told.values)
         return evaluation
@@ -108,19 +122,20 @@ class Remeasurer:
         loss = values[0] if self._modes[0] == "min" else -values[0]
         bisect.insort(self._leaders, (loss, name))
         for _, dropped in self._leaders[_REMEMBERED:]:
-            self._samples.pop(dropped, None)
+            if dropped not in self._busy:
+                self._samples.pop(dropped, None)
         del self._leaders[_REMEMBERED:]
 
 
 def _pooled(evaluation: Evaluation, samples: list[tuple[Values, Values | None]]) -> Evaluation:
+    """The evaluation with what all measurements say together; a failure is not among them."""
     raw = np.array([values for values, _ in samples])
-    fields = evaluation.outcome.to_dict()
-    fields.update(
-        values=tuple(np.median(raw, axis=0).tolist()),
-        spread=tuple(raw.std(axis=0, ddof=1).tolist()),
-        samples=len(samples) * (evaluation.outcome.samples or 1),
-    )
+    fields: dict[str, Any] = evaluation.outcome.to_dict() if evaluation.outcome.ok else {"status": "ok"}
+    fields["values"] = tuple(np.median(raw, axis=0).tolist())
+    fields["samples"] = len(samples) * (evaluation.outcome.samples or 1)
+    if len(samples) > 1:
+        fields["spread"] = tuple(raw.std(axis=0, ddof=1).tolist())
     normalized = None
-    if evaluation.normalized is not None:
+    if all(norm is not None for _, norm in samples):
         normalized = tuple(np.median([norm for _, norm in samples], axis=0).tolist())
     return replace(evaluation, outcome=Outcome.from_dict(fields), normalized=normalized, again=True)

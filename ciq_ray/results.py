@@ -59,8 +59,11 @@ class SearchResult:
     Attributes:
         problem_type: A `ProblemType`.
         num_scores: As given.
+        remeasured: How many evaluations measured a leader again; its row has the median of all.
         verdict: What the final race said of the best against the baseline, if there was one.
-        race: The whole of that race, if it was run by this process.
+        race: The whole of that race, if there was one.
+        ended: Why the search ended: ``"finished"``, ``"max_evaluations"``, ``"time_budget"``,
+            ``"target"``, or ``"stopped"`` by the user; ``None`` for a table from elsewhere.
 
     Raises:
         ConfigurationError: `problem_type` or `num_scores` is something else.
@@ -74,6 +77,8 @@ class SearchResult:
         self.num_scores = num_scores
         self.verdict: Verdict | None = None
         self.race: RaceResult | None = None
+        self.remeasured = 0
+        self.ended: str | None = None
         self._rows: list[dict[str, Any]] = []
         self._merged = 0
         self._normalized = False

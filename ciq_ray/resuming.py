@@ -12,10 +12,10 @@ import numpy as np
 
 from ciq_ray import journal as journals
 from ciq_ray import origin, settings, types
-from ciq_ray.errors import JournalError
+from ciq_ray.errors import CiqError, JournalError
 from ciq_ray.race import Plan
 from ciq_ray.spaces import from_description, resolve
-from searchers.errors import SpaceError
+from searchers.errors import SearcherError, SpaceError
 
 __all__ = ["fields_of", "run_folder", "tracker_record"]
 
@@ -72,7 +72,9 @@ def fields_of(
     try:
         fields = _restored(header, given)
         described = header["objective"]
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except (CiqError, SearcherError):
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise JournalError(
             f"the header of {str(folder / journals.FILE_NAME)!r} is damaged ({what})"
@@ -93,6 +95,10 @@ def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         if record["name"] is None:
             raise JournalError(f"the run used a searcher of yours, {record['class']}; give it as `searcher`")
         fields["searcher"] = record["name"]
+    if "searcher_options" not in given and header["searcher_options"] is None:
+        raise JournalError(
+            "the run had `searcher_options` that a journal cannot hold; give them as `searcher_options`"
+        )
     if "worker_type" not in given:
         if header["worker_type"] is None:
             raise JournalError("the run used a worker of yours; give its class as `worker_type`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 from ciq_ray.errors import ConfigurationError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from searchers.base import SpaceSearcher
 
-__all__ = ["make_searcher", "searcher_record"]
+__all__ = ["make_searcher", "options_record", "searcher_record"]
 
 _GENETIC_FIELDS = (
     "generations",
@@ -98,3 +99,23 @@ def searcher_record(searcher: Any) -> dict[str, str | None]:
         return {"name": searcher, "class": None}
     kind = searcher if isinstance(searcher, type) else type(searcher)
     return {"name": None, "class": f"{kind.__module__}:{kind.__qualname__}"}
+
+
+def options_record(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What the journal keeps of `searcher_options`, ``None`` if JSON would not give the same ones back."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
+    except (RecursionError, TypeError, ValueError):
+        return None
+    return plain if _same(plain, options) else None
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Whether two things are equal and of the same types, throughout."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(_same(left[name], right[name]) for name in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)

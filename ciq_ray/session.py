@@ -7,12 +7,10 @@ import json
 import logging
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciq_ray import journal as journals
-from ciq_ray import origin, settings
+from ciq_ray import origin, scratch, settings
 from ciq_ray._files import write_atomic
 from ciq_ray._version import __version__
 from ciq_ray.engine import Budget, Engine
@@ -29,7 +27,8 @@ from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
 from ciq_ray.progress import RaceProgress
 from ciq_ray.race import Plan
-from ciq_ray.racing import BlockRunner, RaceStopped, decided_verdict, race_results
+from ciq_ray.race_of_run import baseline_is_known, decided_race, try_baseline
+from ciq_ray.racing import BlockRunner, RaceStopped, race_results
 from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
@@ -37,7 +36,7 @@ from ciq_ray.results import SearchResult
 from ciq_ray.resuming import tracker_record
 from ciq_ray.searching import make_searcher, searcher_record
 from ciq_ray.spaces import describe
-from ciq_ray.tracker import DisabledTracker, make_tracker
+from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
 from ciq_ray.worker.adapter import WorkerAdapter, warn_unused
 from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker
@@ -49,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
+
+_USED = "_ciq_used"
+"""Attribute of a tracker that a search has had before."""
 
 
 class Session:
@@ -79,6 +81,7 @@ class Session:
         self.config = search.search_config
         self.worker_kwargs = worker_kwargs
         self.resume_folder = resume_folder
+        self.folder: Path | None = None
         header = journals.read_header(resume_folder) if resume_folder is not None else {}
         self.num_workers = num_workers if num_workers is not None else header.get("num_workers")
         self.task_timeout = task_timeout if task_timeout is not None else header.get("task_timeout")
@@ -91,22 +94,26 @@ class Session:
         from threadpoolctl import threadpool_limits
 
         search = self.search
+        recorder: Recorder | None = None
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts())
+            stack.push(self._say_how_to_go_on)
             tracker = self._tracker()
-            folder = self._folder()
+            _whatever_happens(stack, lambda: self._clean_up(tracker, recorder))
+            folder = self._folder(stack)
             journal = self._journal(folder)
-            stack.callback(journal.close)
-            cache = self._cache(folder)
-            stack.callback(self._clean, cache)
+            _whatever_happens(stack, journal.close)
+            cache = self._cache(folder, stack)
+            if search.final_race:
+                self._try_baseline(cache, tracker, interrupts)
             worker = self._worker(cache, tracker)
-            stack.callback(worker.close)
+            _whatever_happens(stack, worker.close)
             # worker processes come up while Ray Tune's base class is imported here
             searcher = make_searcher(search, self.seed)
             stack.enter_context(threadpool_limits(1))  # the cores belong to the candidates
             stack.enter_context(_frozen_heap())
             recorder = Recorder(search, searcher, tracker)
-            stack.callback(recorder.close)
+            _whatever_happens(stack, recorder.close)
             engine = Engine(
                 searcher,
                 worker,
@@ -120,28 +127,17 @@ class Session:
                 check=recorder.check,
             )
             total = self._total(searcher, engine)
+            done = 0
             if self.resume_folder is not None:
                 done = engine.replay(journals.read_records(folder))
                 engine.resumed()
                 self._say(f"run {search.run_id} goes on from {done} evaluations: {folder}")
-                recorder.begin(total, done)
             else:
                 self._say(f"run {search.run_id}: {folder}")
-                recorder.begin(total, 0)
-            reason, at_once = "failed", False
-            try:
-                reason = engine.run()
-                recorder.check_end()
-            except BaseException as error:
-                reason = f"{type(error).__name__}: {error}"
-                at_once = not isinstance(error, Exception)
-                worker.cancel()
-                raise
-            finally:
-                engine.end(reason)
-                recorder.end(reason, at_once)
+            self._search(engine, recorder, lambda: recorder.begin(total, done))
             result = recorder.result
             result.save(folder / "results.csv")
+            reason = result.ended
             if reason != "stopped" and search.final_race:
                 worker.close()  # nothing else runs while the race is timed
                 reason = self._race(recorder, journal, cache, tracker, interrupts)
@@ -149,16 +145,31 @@ class Session:
                 self._say(f"stopped; go on with: ciq resume {folder}")
             return result
 
+    def _search(self, engine: Engine, recorder: Recorder, begin: Callable[[], None]) -> None:
+        """The search itself; whatever happens, everything that is recorded gets its end."""
+        reason, at_once = "failed", False
+        with ExitStack() as ends:
+            _whatever_happens(ends, lambda: recorder.end(reason, at_once))
+            _whatever_happens(ends, lambda: engine.end(reason))
+            try:
+                begin()
+                reason = recorder.result.ended = engine.run()
+                recorder.check_end()
+            except BaseException as error:
+                reason = f"{type(error).__name__}: {error}"
+                at_once = not isinstance(error, Exception)
+                _whatever_happens(ends, engine.worker.cancel)
+                raise
+
     def race_only(self, plan: Plan | None, say: Callable[[str], None]) -> SearchResult:
         """Race the best of a run that is over; see `ciq_ray.racing.race_run`."""
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts())
-            folder = self._folder()
+            folder = self._folder(stack)
             journal = self._journal(folder)
-            stack.callback(journal.close)
+            _whatever_happens(stack, journal.close)
             result = load_result(folder, self.search)
-            cache = self._cache(folder)
-            stack.callback(self._clean, cache)
+            cache = self._cache(folder, stack)
             runner = BlockRunner(
                 lambda: self._worker(cache, DisabledTracker(), racing=True), lambda: interrupts.requested
             )
@@ -172,16 +183,17 @@ class Session:
         self, recorder: Recorder, journal: Journal, cache: Path, tracker: BaseTracker, interrupts: Interrupts
     ) -> str:
         """The final race; returns why it ended."""
-        decided = decided_verdict(journal.path.parent) if self.resume_folder is not None else None
+        result = recorder.result
+        decided = decided_race(journal.path.parent, result) if self.resume_folder is not None else None
         if decided is not None:
-            recorder.result.verdict = decided
+            result.verdict, result.race = decided.verdict, decided
             return "finished"
         runner = BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
         progress = RaceProgress(disable=self.search.disable_progress_bar)
         try:
             race_results(
                 self.search,
-                recorder.result,
+                result,
                 journal,
                 self._plan(),
                 runner,
@@ -196,6 +208,13 @@ class Session:
         finally:
             progress.close()
         return "finished"
+
+    def _try_baseline(self, cache: Path, tracker: BaseTracker, interrupts: Interrupts) -> None:
+        if self.resume_folder is not None and baseline_is_known(journals.read_records(self.resume_folder)):
+            return
+        runner = BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
+        with suppress(RaceStopped):  # the search is about to stop for the same reason
+            try_baseline(self.search, runner)
 
     def _plan(self) -> Plan:
         plan = self.search.final_race
@@ -215,14 +234,48 @@ class Session:
 
     def _tracker(self) -> BaseTracker:
         config = self.search.tracker_config
-        return config if isinstance(config, BaseTracker) else make_tracker(config)
+        if not isinstance(config, BaseTracker):
+            return make_tracker(config)
+        if vars(config).get(_USED):  # and cleaned up since
+            config.setup(**getattr(config, "kwargs", {}))
+        vars(config)[_USED] = True
+        return config
 
-    def _folder(self) -> Path:
+    def _clean_up(self, tracker: BaseTracker, recorder: Recorder | None) -> None:
+        """Clean up a tracker that no feed has cleaned up."""
+        if recorder is None or not recorder.tracker_ended:
+            logging_exception(tracker.cleanup)()
+
+    def _folder(self, stack: ExitStack) -> Path:
+        """The run's folder; one that is made here is removed with `stack` if the start fails."""
+        if self.resume_folder is None:
+            before = self.search.run_id
+            folder = self._made_folder()
+            stack.push(lambda kind, error, trace: self._unmake(folder, before, error))
+        else:
+            folder = self.resume_folder
+            if folder.name.isascii() and folder.name.isdigit():
+                self.search.run_id = int(folder.name)
+        self.folder = folder
+        return folder
+
+    def _unmake(self, folder: Path, run_id: int | None, error: BaseException | None) -> None:
+        """After an error, remove a folder in whose journal there is nothing to go on with."""
+        if error is None:
+            return
+        path = folder / journals.FILE_NAME
+        with suppress(OSError):
+            if path.exists():
+                with path.open("rb") as lines:
+                    next(lines, None)  # the header
+                    if any(b'"t":"ask"' in line for line in lines):
+                        return
+                path.unlink()
+            folder.rmdir()
+            self.search.run_id = run_id
+
+    def _made_folder(self) -> Path:
         search = self.search
-        if self.resume_folder is not None:
-            name = self.resume_folder.name
-            search.run_id = int(name) if name.isascii() and name.isdigit() else search.run_id
-            return self.resume_folder
         runs = settings.runs_dir()
         try:
             runs.mkdir(parents=True, exist_ok=True)
@@ -231,7 +284,8 @@ class Session:
                 folder = runs / str(search.run_id)
                 folder.mkdir()
                 return folder
-            taken = [int(entry.name) for entry in runs.iterdir() if entry.name.isdigit()]
+            names = [entry.name for entry in runs.iterdir()]
+            taken = [int(name) for name in names if name.isascii() and name.isdigit()]
             number = max(taken, default=0) + 1
             while True:
                 try:
@@ -289,7 +343,7 @@ class Session:
             "seed": self.seed,
             "initial_rows": None
             if search.initial_configs is None
-            else [search.space.encode(config).tolist() for config in search.initial_configs],
+            else [search.space.encode(config, nearest=True).tolist() for config in search.initial_configs],
             "worker_type": worker.value if isinstance(worker, WorkerTypes) else None,
             "max_evaluations": search.max_evaluations,
             "time_budget_s": search.time_budget_s,
@@ -307,31 +361,34 @@ class Session:
             "task_timeout": self.task_timeout,
         }
 
-    def _cache(self, folder: Path) -> Path:
+    def _cache(self, folder: Path, stack: ExitStack) -> Path:
+        """A folder for what is needed meanwhile, cleaned up with `stack`."""
         base = self.search.cache_folder or settings.cache_dir() / "searches"
+        kept = settings.keep_cache() or self.search.debug
         try:
             base.mkdir(parents=True, exist_ok=True)
-            cache = Path(tempfile.mkdtemp(prefix=f"run-{folder.name}-", dir=base))
+            scratch.remove_orphans(base)
+            cache = stack.enter_context(scratch.owned(base, folder.name, kept=kept))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot make a folder in {base} (`cache_folder`): {error.strerror}"
             ) from error
+        if kept:
+            _whatever_happens(stack, lambda: self._keep(cache))
         header = journals.read_header(folder)
         for name, content in (("search_space.json", "space"), ("main_config.json", "search_config")):
             write_atomic(cache / name, [json.dumps(header[content], indent=1).encode()])
         (cache / "logs").mkdir()
         return cache
 
-    def _clean(self, cache: Path) -> None:
+    def _keep(self, cache: Path) -> None:
         if settings.keep_cache():
             self._say(f"cache files kept: {cache}")
-        elif self.search.debug:
-            for entry in cache.iterdir():
-                if entry.name != "logs":
-                    entry.unlink()
-            self._say(f"logs of the workers kept: {cache / 'logs'}")
-        else:
-            shutil.rmtree(cache, ignore_errors=True)
+            return
+        for entry in cache.iterdir():
+            if entry.name != "logs":
+                entry.unlink()
+        self._say(f"logs of the workers kept: {cache / 'logs'}")
 
     def _worker(self, cache: Path, tracker: BaseTracker, *, racing: bool = False) -> StreamingWorker:
         """The worker of the search, or one for a single evaluation at a time for a block of a race."""
@@ -385,8 +442,26 @@ class Session:
         ]
         return min(limit for limit in limits if limit is not None)
 
+    def _say_how_to_go_on(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt) and self.folder is not None and self.folder.exists():
+            self._say(f"stopped at once; go on with: ciq resume {self.folder}")
+
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+
+def _whatever_happens(stack: ExitStack, step: Callable[[], object]) -> None:
+    """Have `stack` take a step at its end; an error of it does not replace an earlier one."""
+
+    def take(kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            step()
+        except Exception as another:
+            if error is None:
+                raise
+            logger.warning("and at the end of the search: %s: %s", type(another).__name__, another)
+
+    stack.push(take)
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -84,6 +84,7 @@ class Verdict:
         mode: ``"min"`` if lower scores are better, else ``"max"``.
         candidate: Name of the candidate.
         baseline: Name of the baseline.
+        samples: How many there are on each side, if they were not paired; `blocks` is then the smaller.
     """
 
     kind: Kind
@@ -96,6 +97,7 @@ class Verdict:
     mode: str = "min"
     candidate: str = "candidate"
     baseline: str = "baseline"
+    samples: tuple[int, int] | None = None
 
     @property
     def words(self) -> str:
@@ -105,9 +107,12 @@ class Verdict:
             how = f"{abs(change):.1f}% {'less' if change < 0 else 'more'}"
         else:
             how = f"{abs(change):.1f}% {'more' if change > 0 else 'less'}"
+        basis = f"{self.blocks} blocks"
+        if self.samples is not None:
+            basis = f"{self.samples[0]} and {self.samples[1]} samples"
         numbers = (
             f"ratio {self.ratio:.4f}, {self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f} over "
-            f"{self.blocks} blocks, margin {self.margin:.1%}"
+            f"{basis}, margin {self.margin:.1%}"
         )
         if self.kind == "no significant difference":
             return (
@@ -124,7 +129,10 @@ class Verdict:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
         """The inverse of `to_dict`."""
-        return cls(**{name: value for name, value in data.items() if name != "words"})
+        fields = {name: value for name, value in data.items() if name != "words"}
+        if fields.get("samples") is not None:
+            fields["samples"] = tuple(fields["samples"])
+        return cls(**fields)
 
 
 def compare_blocks(
@@ -175,12 +183,11 @@ def compare_samples(
     Raises:
         StatisticsError: Too few numbers, or numbers that have no ratio.
     """
-    if len(candidate) == len(baseline):
-        differences = block_differences([[x] for x in candidate], [[x] for x in baseline])
-        interval = signed_rank_interval(differences, confidence)
-    else:
-        interval = _rank_sum_interval(_logs(candidate), _logs(baseline), confidence)
-    return _verdict(interval, mode, margin, confidence, names)
+    mine, other = _logs(candidate), _logs(baseline)
+    if len(mine) == len(other):
+        return _verdict(signed_rank_interval(mine - other, confidence), mode, margin, confidence, names)
+    verdict = _verdict(_rank_sum_interval(mine, other, confidence), mode, margin, confidence, names)
+    return replace(verdict, samples=(len(mine), len(other)))
 
 
 def block_differences(candidate: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> Array:
@@ -278,10 +285,18 @@ def _verdict(
 
 
 def _logs(values: Sequence[float]) -> Array:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"not a list of numbers: {_shown(values)}") from error
     if array.ndim != 1 or not len(array):
         raise StatisticsError("a block, or a column, has no samples")
     if not np.isfinite(array).all() or (array <= 0).any():
         bad = array[~np.isfinite(array) | (array <= 0)][0]
         raise StatisticsError(f"a score is {bad}; ratios need finite scores above 0")
     return np.log(array)
+
+
+def _shown(values: object) -> str:
+    text = repr(values)
+    return text if len(text) <= 80 else f"{text[:80]}..."

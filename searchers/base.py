@@ -16,7 +16,7 @@ from searchers.metrics import check_metrics, outcome_of
 from searchers.outcome import RETRIED, Candidate, Outcome
 from searchers.pareto import knee, non_dominated
 from searchers.space import Space
-from searchers.state import read_state, write_state
+from searchers.state import all_or_nothing, flag, positions, read_state, trials_of, whole, write_state
 from searchers.trial import Trial
 from searchers.tune_domains import from_param_space
 
@@ -90,7 +90,7 @@ class SpaceSearcher(Searcher):
         self._tune_ids: dict[str, int] = {}
         if space is not None:
             for config in initial_configs:
-                space.encode(config)
+                space.encode(config, nearest=True)
 
     # -- what an algorithm supplies ---------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class SpaceSearcher(Searcher):
         chosen = [self._again.popleft() for _ in range(min(n, len(self._again)))]
         wanted = n - len(chosen)
         while self._initial and len(self._ready) < wanted:
-            if self._admit(space.encode(self._initial.popleft())[None, :]):
+            if self._admit(space.encode(self._initial.popleft(), nearest=True)[None, :]):
                 self._adopt(self._trials[-1])
         if len(self._ready) < wanted and not self._exhausted and not self._finished():
             self._propose(wanted - len(self._ready))
@@ -255,7 +255,7 @@ class SpaceSearcher(Searcher):
         if config:
             space = Space(from_param_space(config))
             for initial in self._initial:
-                space.encode(initial)
+                space.encode(initial, nearest=True)
             self.space = space
         return True
 
@@ -265,6 +265,11 @@ class SpaceSearcher(Searcher):
         A configuration that is not a dict (a list of parts, a compiler's text) comes under the key
         ``"config"``.
         """
+        if self._metrics is None:
+            raise OptionError(
+                "`metric` is not set: Ray Tune tells a searcher that has a space of its own neither metric "
+                "nor mode, so give both to the searcher"
+            )
         candidates = self.ask(1)
         if not candidates:
             # with nothing running Ray Tune waits a full second for each None, to no purpose
@@ -344,7 +349,8 @@ class SpaceSearcher(Searcher):
         """The inverse of `get_state`, on a searcher made with the same arguments.
 
         Raises:
-            StateError: The state is of another searcher, space or version.
+            StateError: The state is of another searcher, space or version, or is damaged; the searcher
+                is as it was.
         """
         space = self._known_space()
         own = {"version": STATE_VERSION, "searcher": type(self).__name__, "space": space.fingerprint}
@@ -352,29 +358,28 @@ class SpaceSearcher(Searcher):
             if not isinstance(state, dict) or state.get(name) != value:
                 found = state.get(name) if isinstance(state, dict) else state
                 raise StateError(f"the saved state has `{name}` {found!r}, but this searcher has {value!r}")
-        self.seed = state["seed"]
-        self._metrics, self._modes = state["metrics"], list(state["modes"])
+        with all_or_nothing(self):
+            self._load(state, space)
+
+    def _load(self, state: dict[str, Any], space: Space) -> None:
+        self.seed = whole("seed", state["seed"])
+        self._metrics, self._modes = check_metrics(state["metrics"], list(state["modes"]))
         self._rng = np.random.default_rng()
         self._rng.bit_generator.state = state["rng"]
-        self._trials, self._by_key, self._pending, self._best = [], {}, set(), None
-        for index, (row, generation, tag, outcome) in enumerate(state["trials"]):
-            trial = Trial(index, np.array(row, dtype=np.int32), generation, tag)
-            trial.outcome = None if outcome is None else Outcome.from_dict(outcome)
-            self._trials.append(trial)
-            if trial.outcome is None:
-                self._pending.add(index)
-        self._ready = deque(state["ready"])
-        self._pending -= set(self._ready)
-        if self._trials:
-            keys = space.keys(np.array([trial.row for trial in self._trials]))
-            self._by_key = {key: index for index, key in enumerate(keys.tolist())}
+        self._trials, self._by_key = trials_of(state["trials"], space, len(self._modes))
+        count = len(self._trials)
+        self._ready = deque(positions("ready", state["ready"], count, once=True))
+        self._again = deque(positions("again", state["again"], count))
+        self._pending = {i for i, trial in enumerate(self._trials) if trial.outcome is None} - {*self._ready}
+        self._best = None
         for trial in self._trials:
             if trial.outcome is not None:
                 self._update_best(trial, None)
-        self._again = deque(state["again"])
-        self._initial = deque(list(self._initial)[len(self._initial) - state["initial"] :])
-        self._exhausted = state["exhausted"]
-        self._tune_ids = dict(state["tune_ids"])
+        left = whole("initial", state["initial"], len(self._initial))
+        self._initial = deque(list(self._initial)[len(self._initial) - left :])
+        self._exhausted = flag("exhausted", state["exhausted"])
+        running = positions("tune_ids", list(state["tune_ids"].values()), count)
+        self._tune_ids = dict(zip(state["tune_ids"], running, strict=True))
         self._load_algorithm_state(state["algorithm"])
 
     # -- for algorithms ---------------------------------------------------------------------------

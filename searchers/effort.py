@@ -54,6 +54,8 @@ def options_for(name: str, effort: str | None) -> dict[str, Any]:
     Raises:
         OptionError: There is no such effort.
     """
+    if effort == "none":
+        raise OptionError(f"`effort` is 'none'; it is not in this version, which has {', '.join(_PROFILES)}")
     if effort is not None and effort not in _PROFILES:
         raise OptionError(f"`effort` is {effort!r}; it must be None or one of {', '.join(_PROFILES)}")
     return dict(_PROFILES[effort or "full"].get(name, {}))

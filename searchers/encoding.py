@@ -217,30 +217,38 @@ class Encoding:
             return self.renders[path](value)
         return value
 
-    def encode(self, config: Any) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    def encode(self, config: Any, nearest: bool = False) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """The row of a configuration, and which parameters it has.
 
-        A rendered part may be given as its dict, or in its rendered form if that can be parsed.
+        A rendered part may be given as its dict, or in its rendered form if that can be parsed. With
+        `nearest`, a value between those of a logarithmic range stands for the nearest.
 
         Raises:
             ConfigError: A name is unknown, or a value is not allowed.
         """
         row = np.zeros(self.n_columns, dtype=np.int32)
         present = np.zeros(self.n_parameters, dtype=bool)
-        self._encode(self.tree, (), config, row, present)
+        self._encode(self.tree, (), config, row, present, nearest)
         for j, leaf in enumerate(self.leaves):
             if leaf.bit is not None and not present[j]:
                 row[leaf.bit] = 1
         return row, present
 
     def _encode(
-        self, node: Tree, path: Path, config: Any, row: Matrix, present: npt.NDArray[np.bool_]
+        self,
+        node: Tree,
+        path: Path,
+        config: Any,
+        row: Matrix,
+        present: npt.NDArray[np.bool_],
+        nearest: bool,
     ) -> None:
         if path in self.renders and not isinstance(config, Mapping):
             config = self._parse(path, config)
         if isinstance(node, int):
             try:
-                row[node] = self.leaves[node].param.level(config)
+                param = self.leaves[node].param
+                row[node] = param.nearest(config) if nearest else param.level(config)
             except ConfigError as error:
                 raise ConfigError(f"{path_name(path)}: {error}") from error
             present[node] = True
@@ -255,12 +263,12 @@ class Encoding:
                     f"the configuration has {path_name((*path, unknown[0]))}, unknown here{hint}"
                 )
             for name, value in config.items():
-                self._encode(node[name], (*path, name), value, row, present)
+                self._encode(node[name], (*path, name), value, row, present, nearest)
         else:
             if not isinstance(config, (list, tuple)) or len(config) != len(node):
                 raise ConfigError(f"{path_name(path)} is {config!r}; it must be a list of {len(node)} items")
             for position, value in enumerate(config):
-                self._encode(node[position], (*path, position), value, row, present)
+                self._encode(node[position], (*path, position), value, row, present, nearest)
 
     def _parse(self, path: Path, config: Any) -> Any:
         parse = getattr(self.renders[path], "parse", None)

@@ -172,10 +172,21 @@ def _plain_for_hash(node: Any) -> Any:
     if isinstance(node, Space):
         return ["space", fingerprint(node)]
     if isinstance(node, (Param, ListOf)):
-        return node.to_dict()
+        return _with_tuples(node.to_dict())
     if isinstance(node, Mapping):
         return {name: _plain_for_hash(child) for name, child in node.items()}
     return [_plain_for_hash(child) for child in node]
+
+
+def _with_tuples(value: Any) -> Any:
+    """`value` with its tuples marked, which JSON writes like lists."""
+    if isinstance(value, tuple):
+        return {"tuple": [_with_tuples(item) for item in value]}
+    if isinstance(value, list):
+        return [_with_tuples(item) for item in value]
+    if type(value) is dict:
+        return {name: _with_tuples(item) for name, item in value.items()}
+    return value
 
 
 def _stable(value: Any) -> str:

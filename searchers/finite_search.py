@@ -9,6 +9,7 @@ from searchers.base import SpaceSearcher
 from searchers.errors import OptionError
 from searchers.params import Choice
 from searchers.space import Space
+from searchers.state import whole
 
 __all__ = ["FiniteSearch"]
 
@@ -66,7 +67,7 @@ class FiniteSearch(SpaceSearcher):
         return {"next": self._next}
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
-        self._next = state["next"]
+        self._next = whole("next", state["next"], len(self._rows))
 
 
 def _space_of(configs: Sequence[Any]) -> Space:

@@ -17,6 +17,7 @@ from searchers.encoding import Matrix
 from searchers.errors import OptionError
 from searchers.outcome import Outcome
 from searchers.space import Space
+from searchers.state import positions, rows_of, whole
 
 __all__ = ["GeneticSearch"]
 
@@ -369,14 +370,22 @@ class GeneticSearch(SpaceSearcher):
         for values in state["blocks"]:
             block = _Block(0)
             for name, value in zip(_Block.__slots__, values, strict=True):
-                setattr(block, name, value)
+                setattr(block, name, whole(name, value))
             self._blocks.append(block)
-        self._closed = state["closed"]
-        self._survivors, self._parents, self._new = state["survivors"], state["parents"], state["new"]
-        self._mating, self._stale, self._stalled = state["mating"], state["stale"], state["stalled"]
-        self._litter = state["litter"]
-        rows = [np.array(row, dtype=np.int32) for row in state["brood"]]
-        keys = self._known_space().keys(np.array(rows)).tolist() if rows else []
+        generations = [trial.generation for trial in self._trials if trial.generation is not None]
+        positions("generation", generations, len(self._blocks))
+        self._closed = whole("closed", state["closed"], len(self._blocks))
+        count = len(self._trials)
+        self._survivors = positions("survivors", state["survivors"], count)
+        self._parents = positions("parents", state["parents"], count)
+        self._new = positions("new", state["new"], count)
+        self._mating = None if state["mating"] is None else positions("mating", state["mating"], count)
+        for index in self._mating or ():
+            self._losses(self._trials[index].outcome)
+        self._stale, self._stalled = whole("stale", state["stale"]), whole("stalled", state["stalled"])
+        self._litter = whole("litter", state["litter"], _MOST_LITTER)
+        rows = rows_of("brood", state["brood"], self._known_space())
+        keys = self._known_space().keys(rows).tolist() if len(rows) else []
         self._brood = deque(zip(rows, keys, strict=True))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Final
 
 from searchers.errors import OptionError
@@ -117,8 +118,8 @@ class Outcome:
 
 
 def _numbers(name: str, values: Sequence[Any] | float) -> tuple[float, ...]:
-    if isinstance(values, (int, float)) and not isinstance(values, bool):
-        values = (values,)
+    if isinstance(values, Real) and not isinstance(values, bool):  # numpy's numbers included
+        values = (float(values),)
     try:
         if isinstance(values, (str, bytes)):
             raise TypeError

@@ -72,6 +72,14 @@ class Param:
         """
         raise NotImplementedError
 
+    def nearest(self, value: Any) -> int:
+        """The level that stands for a value somebody uses today, which need not be one of the values.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        return self.level(value)
+
     def values(self, levels: Levels) -> npt.NDArray[Any]:
         """The values of many levels, as numbers where all are, else as an object array."""
         result = np.empty(len(levels), dtype=object)
@@ -291,7 +299,8 @@ class Choice(Param):
     Numbers are sorted and count as ordered; anything else, and a mixture, is categorical.
 
     Args:
-        choices: The values, at least one, all different; a numpy array gives plain Python values.
+        choices: The values, at least one, all different; a one-dimensional array, pandas series or index
+            gives plain Python values.
         ordered: Overrides what is said above: ``True`` keeps the given order as a scale.
         knockout_prob: See `Param`.
         when: See `Param`.
@@ -311,7 +320,7 @@ class Choice(Param):
         when: str | None = None,
     ) -> None:
         super().__init__(knockout_prob=knockout_prob, when=when)
-        if isinstance(choices, np.ndarray):
+        if getattr(choices, "ndim", None) == 1 and hasattr(choices, "tolist"):
             choices = choices.tolist()
         if isinstance(choices, (str, bytes, dict)) or not isinstance(choices, Sequence):
             raise SpaceError(f"`choices` is {choices!r}; it must be a list of values")
@@ -410,10 +419,16 @@ class LogRange(Choice):
         self.start, self.end, self.total = low, high, total
 
     def level(self, value: Any) -> int:
-        """The level nearest to `value` in the logarithm, if it lies in the range at all.
+        """The level whose value this is, to within rounding."""
+        level = self.nearest(value)
+        if not math.isclose(self.choices[level], value, rel_tol=1e-9):
+            raise self._refuse(value)
+        return level
 
-        The values in between are no less meant than those the spacing happens to hit: a default of
-        0.001 is one even if 32 values from 1e-5 to 0.1 step over it.
+    def nearest(self, value: Any) -> int:
+        """The level nearest in the logarithm, if `value` lies in the range at all.
+
+        A default of 0.001 is meant seriously even if 32 values from 1e-5 to 0.1 step over it.
         """
         inside = is_number(value) and self.start * (1 - 1e-9) <= value <= self.end * (1 + 1e-9)
         if not inside:

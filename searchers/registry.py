@@ -14,7 +14,7 @@ from searchers.space import Space
 if TYPE_CHECKING:
     from searchers.base import SpaceSearcher
 
-__all__ = ["NAMES", "create", "options_of", "searcher_class"]
+__all__ = ["NAMES", "create", "options_of", "refusal", "searcher_class"]
 
 _CLASSES = {
     "finite": ("searchers.finite_search", "FiniteSearch"),
@@ -23,7 +23,18 @@ _CLASSES = {
 }
 NAMES = tuple(sorted(_CLASSES))
 """What `create` takes."""
+_PLANNED = ("auto", "bayesian", "de", "de_surrogate", "lfbo_pattern", "lfbo_tree", "pattern")
 _COMMON = ("space", "metric", "mode", "seed", "initial_configs")
+
+
+def refusal(name: str) -> str | None:
+    """What to say of a name that no searcher has, ``None`` if one has it."""
+    if name in _CLASSES:
+        return None
+    if name in _PLANNED:
+        return f"it is not in this version, which has {', '.join(NAMES)}"
+    near = difflib.get_close_matches(str(name), NAMES, 1)
+    return f"it must be one of {', '.join(NAMES)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def searcher_class(name: str) -> type[SpaceSearcher]:
@@ -32,10 +43,9 @@ def searcher_class(name: str) -> type[SpaceSearcher]:
     Raises:
         OptionError: There is none; the message lists those there are.
     """
-    if name not in _CLASSES:
-        near = difflib.get_close_matches(str(name), NAMES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise OptionError(f"`searcher` is {name!r}; it must be one of {', '.join(NAMES)}{hint}")
+    refused = refusal(name)
+    if refused is not None:
+        raise OptionError(f"`searcher` is {name!r}; {refused}")
     module, attribute = _CLASSES[name]
     found: type[SpaceSearcher] = getattr(importlib.import_module(module), attribute)
     return found

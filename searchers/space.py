@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from searchers.errors import ConfigError, ConstraintError, SpaceError
 from searchers.tune_domains import from_domain, is_domain
 
 __all__ = ["Space"]
+
+logger = logging.getLogger(__name__)
 
 ENUMERATION_LIMIT = 1 << 20
 """Spaces with more valid configurations than this are sampled, not enumerated."""
@@ -38,7 +41,8 @@ class Space:
         constraints: Expressions over parameter names (``"BLOCK_M * stages <= 512"``, nested ones as
             ``outer["inner"]``), or callables that take a configuration and return whether it is
             allowed. In both, a parameter that is knocked out is ``None`` or missing.
-        default: The configuration in use today, if there is one.
+        default: The configuration in use today, if there is one. A value between those of a
+            logarithmic range is replaced by the nearest, with a word in the log.
         render: What to make of a configuration before the objective gets it, for example a text; it
             may have a method ``parse`` that goes back.
 
@@ -156,9 +160,18 @@ class Space:
 
     def _check_default(self, default: Any) -> Matrix:
         try:
-            return self.encode(default)
+            row = self.encode(default, nearest=True)
         except ConfigError as error:
             raise SpaceError(f"`default` is not a member of the space: {error}") from error
+        inactive = self.inactive(row[None, :])[0]
+        self.default = self.encoding.decode(row.tolist(), inactive.tolist(), raw=True)
+        if self.default != default and not self.encoding.renders:
+            logger.warning(
+                "the default %r lies between the values of a logarithmic range; the nearest is %r",
+                default,
+                self.default,
+            )
+        return row
 
     # -- enumeration ------------------------------------------------------------------------------
 
@@ -338,13 +351,17 @@ class Space:
             inactive = self.inactive(np.array([levels], dtype=np.int32))[0].tolist()
         return self.encoding.decode(levels, inactive)
 
-    def encode(self, config: Any) -> Matrix:
+    def encode(self, config: Any, *, nearest: bool = False) -> Matrix:
         """The row of a configuration.
+
+        Args:
+            config: The configuration.
+            nearest: Take a value between those of a logarithmic range for the nearest one.
 
         Raises:
             ConfigError: It is not a member of this space, or breaks a constraint.
         """
-        row, present = self.encoding.encode(config)
+        row, present = self.encoding.encode(config, nearest)
         inactive = self.inactive(row[None, :])[0]
         for j in np.flatnonzero(present == inactive):
             leaf = self.encoding.leaves[j]

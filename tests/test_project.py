@@ -111,6 +111,15 @@ class TestDocuments:
         read = set(re.findall(r"\"(CIQ_[A-Z_]+)\"", Path(settings.__file__).read_text()))
         assert read == {re.search("CIQ_[A-Z_]+", row)[0] for row in documented}  # type: ignore[index]
 
+    def test_every_kind_of_record_in_a_journal_is_listed(self) -> None:
+        from ciq_ray import journal
+
+        written = re.findall(r'\{"t": "([a-z_]+)"', journal.__doc__ or "")
+        text = (ROOT / "docs" / "runs-and-resume.md").read_text()
+        table = re.findall(r"^\| `([a-z_]+)` \|", text.split("| `t` | meaning |")[1], re.MULTILINE)
+        assert table == written
+        assert len(written) == 9
+
     def test_every_field_of_a_search_that_is_ours_is_named(self) -> None:
         from ciq_ray import Search
 

@@ -166,13 +166,18 @@ def failure(error: BaseException, failures: tuple[str, ...]) -> Result:
     """Status, no values, message and whether the message says all, for what the objective raised."""
     if isinstance(error, MemoryError):
         return "resource_exceeded", (), describe_failure(error), False, {}
+    unknown = ""
     try:
         status = getattr(error, "status", None)
         if isinstance(status, str) and status in failures:
             return status, (), shortened(str(error)), True, {}
+        from ciq_ray.errors import ObjectiveFailure
+
+        if isinstance(error, ObjectiveFailure):  # others may have a `status` of another meaning
+            unknown = f"`status` is {shortened(repr(status))}; it must be one of {', '.join(failures)}\n"
     except Exception:  # an exception whose attributes raise: described like any other
         pass
-    return "run_error", (), describe_failure(error), False, {}
+    return "run_error", (), unknown + describe_failure(error), False, {}
 
 
 def describe_failure(error: BaseException) -> str:

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from ciq_ray import Search
+from ciq_ray.engine import Evaluation
 from ciq_ray.errors import BaselineError, ConfigurationError
+from ciq_ray.journal import Journal
 from ciq_ray.race import AGAIN, BASELINE, Entrant, Plan, Race
-from ciq_ray.racing import race_run
-from searchers import Outcome, Range
+from ciq_ray.racing import BlockRunner, RaceStopped, _interrupted, race_run
+from ciq_ray.remeasure import Remeasurer
+from ciq_ray.worker.protocol import Report
+from searchers import Candidate, Outcome, Range
 
 Block = Sequence[Entrant]
 
@@ -185,7 +189,7 @@ def test_a_race_needs_one_objective() -> None:
 
 
 def test_leaders_are_measured_again_until_luck_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The reported best is a median of several measurements, and not the lowest of all."""
     monkeypatch.setenv("CIQ_RUNS_DIR", str(tmp_path / "runs"))
@@ -204,11 +208,13 @@ def test_leaders_are_measured_again_until_luck_is_gone(
     for name, found in values.items():
         assert table[int(name)] == pytest.approx(np.median(found))
     assert len((tmp_path / "r.csv").read_text().splitlines()) == len(result) + 1
+    assert result.remeasured == sum(again.values())
+    assert f"{result.remeasured} of {len(result) + result.remeasured} evaluations" in capfd.readouterr().err
     resumed = Search.resume(tmp_path / "runs" / "1").start()
     assert resumed.get_results()["score"].tolist() == result.get_results()["score"].tolist()
 
 
-def test_an_objective_without_noise_is_measured_once_more_only(
+def test_an_objective_without_noise_is_soon_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIQ_RUNS_DIR", str(tmp_path / "runs"))
@@ -223,4 +229,86 @@ def test_an_objective_without_noise_is_measured_once_more_only(
     records = [
         json.loads(line) for line in (tmp_path / "runs" / "1" / "journal.jsonl").read_text().splitlines()
     ]
-    assert len([r for r in records if r["t"] == "remeasure"]) == 1
+    again = [name for r in records if r["t"] == "remeasure" for name in r["ids"]]
+    assert len(again) == 6
+    assert (
+        len({r["id"] for r in records if r["t"] == "outcome"})
+        == len((tmp_path / "runs" / "1" / "results.csv").read_text().splitlines()) - 1
+    )
+
+
+def evaluation(name: str, value: float | None) -> Evaluation:
+    outcome = Outcome("run_error") if value is None else Outcome("ok", (value,))
+    return Evaluation(Candidate(name, {}, (0,), 0), 0, outcome)
+
+
+def test_a_tie_by_chance_does_not_end_re_measurement() -> None:
+    remeasurer = Remeasurer(1, ("min",))
+    for name in "abc":
+        remeasurer.take(evaluation(name, 1.0))
+    remeasurer.sent(["a", "b"])
+    assert remeasurer.take(evaluation("a", 1.0)).again
+    pooled = remeasurer.take(evaluation("b", 2.0))
+    assert (pooled.again, pooled.outcome.values, pooled.outcome.samples) == (True, (1.5,), 2)
+    for _ in range(8):
+        remeasurer.sent(["a"])
+        remeasurer.take(evaluation("a", 1.0))
+        remeasurer.take(evaluation("d", 9.0))
+    assert remeasurer.due()
+
+
+def test_a_leader_that_is_overtaken_while_it_is_measured_again_keeps_its_samples() -> None:
+    remeasurer = Remeasurer(1, ("min",))
+    remeasurer.take(evaluation("a", 5.0))
+    remeasurer.sent(["a"])
+    for number in range(20):
+        remeasurer.take(evaluation(f"b{number}", float(number) / 10))
+    pooled = remeasurer.take(evaluation("a", 7.0))
+    assert pooled.outcome.values == (6.0,)
+    assert pooled.outcome.samples == 2
+
+
+def test_one_failure_of_a_leader_is_doubted_and_two_are_not() -> None:
+    remeasurer = Remeasurer(1, ("min",))
+    remeasurer.take(evaluation("a", 5.0))
+    remeasurer.sent(["a"])
+    kept = remeasurer.take(evaluation("a", None))
+    assert (kept.again, kept.outcome.status, kept.outcome.values) == (True, "ok", (5.0,))
+    remeasurer.take(evaluation("b", 6.0))
+    assert "a" in remeasurer.due()
+    remeasurer.sent(["a"])
+    assert remeasurer.take(evaluation("a", None)).outcome.status == "run_error"
+
+
+def test_ctrl_c_stops_a_race_of_short_calls() -> None:
+    class Quick:
+        closed = False
+
+        def submit(self, task: Any) -> None:
+            self.task = task
+
+        def poll(self, timeout: float) -> list[Report]:
+            return [Report(self.task.id, Outcome("ok", (1.0,)))]
+
+        def cancel(self) -> list[str]:
+            return []
+
+        def close(self) -> None:
+            self.closed = True
+
+    worker = Quick()
+    calls = iter([False, False, True])
+    runner = BlockRunner(lambda: worker, lambda: next(calls))  # type: ignore[arg-type, return-value]
+    measured = []
+    with pytest.raises(RaceStopped):
+        measured.extend(runner([Entrant("a", {})] * 9))
+    assert worker.closed
+
+
+def test_an_interrupted_race_with_a_tuple_in_its_baseline_goes_on(tmp_path: Path) -> None:
+    begin = {"finalists": ["1"], "baseline": {"x": (3, 4)}, "plan": {"windows": 1}}
+    journal = Journal.create(tmp_path, {})
+    journal.write([{"t": "race_begins", **begin}, {"t": "race", "stage": "pick", "block": 0, "of": 9}])
+    journal.close()
+    assert len(_interrupted(tmp_path, begin) or []) == 1
+    assert _interrupted(tmp_path, {**begin, "finalists": ["2"]}) is None

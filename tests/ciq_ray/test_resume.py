@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import logging
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import searchers
@@ -22,6 +24,7 @@ from ciq_ray.journal import Journal
 from ciq_ray.search_spaces.base import choice
 from ciq_ray.search_spaces.base import range as range_of
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
+from ciq_ray.searching import options_record
 from ciq_ray.types import Score, Worker
 
 SPACE = {"x": range_of(0, 30), "y": choice(["a", "b"])}
@@ -291,6 +294,50 @@ def test_header_that_lacks_something(run, lost):
         Search.resume(run).start()
 
 
+def change_header(run: Path, **fields: Any) -> None:
+    first, *rest = (run / "journal.jsonl").read_bytes().splitlines()
+    header = {**json.loads(first), **fields}
+    (run / "journal.jsonl").write_bytes(b"\n".join([json.dumps(header).encode(), *rest]) + b"\n")
+
+
+@pytest.mark.parametrize("rows", ["x", [["x"]], [[1]], [[1.5, None]], [[2**40, 0]], 5])
+def test_header_whose_initial_rows_are_damaged(run, rows):
+    change_header(run, initial_rows=rows)
+    with pytest.raises(JournalError, match=r"the header of .* is damaged"):
+        resume(run)
+
+
+def test_options_that_a_journal_cannot_hold_have_to_be_given_again(run):
+    change_header(run, searcher_options=None)
+    with pytest.raises(JournalError, match="give them as `searcher_options`"):
+        resume(run)
+    assert resume(run, searcher_options={}).searcher_options == {}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mutate_rate": 0.1, "pool_size": 6}, {"a": [1, "x", None, True], "b": {"c": [1.5]}}]
+)
+def test_options_that_json_gives_back_are_kept(options):
+    assert options_record(options) == options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"a": (1, 2)},
+        {"a": [(1,)]},
+        {"a": {1: "x"}},
+        {"a": np.float64(1.5)},
+        {"a": float("nan")},
+        {"a": Path("x")},
+        {"a": len},
+        {"a": {"x"}},
+    ],
+)
+def test_options_that_json_changes_are_not_kept(options):
+    assert options_record(options) is None
+
+
 def test_a_run_that_is_still_going_on(run):
     journal = Journal.reopen(run)
     with pytest.raises(JournalError, match="another process is writing"):
@@ -461,3 +508,29 @@ def test_description_of_an_objective():
     assert origin.describe(score)["importable"] is False
     assert origin.describe(Plain.run)["qualname"] == "Plain.run"
     assert origin.describe(len)["source_sha256"] is None
+
+
+class Kernel:
+    def run(self, config: Any = None) -> float:
+        return float(config["x"])
+
+
+def test_a_bound_method_is_not_taken_for_its_function() -> None:
+    assert not origin.describe(Kernel().run)["importable"]
+    assert origin.describe(Kernel.run)["importable"]
+    assert not origin.describe(functools.partial(Kernel.run, Kernel()))["importable"]
+    assert not origin.describe(lambda config: 0.0)["importable"]
+    assert origin.describe(decorated)["importable"]
+
+
+def wrapping(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapped(config: Any) -> Any:
+        return function(config)
+
+    return wrapped
+
+
+@wrapping
+def decorated(config: Any) -> float:
+    return float(config["x"])

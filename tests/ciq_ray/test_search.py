@@ -105,6 +105,7 @@ def test_documented_fields_and_their_defaults():
         ({"tracker_config": "loguru"}, "tracker_config"),
         ({"run_id": -1}, "run_id"),
         ({"searcher": "genetics"}, "it must be one of finite, genetic, random"),
+        ({"searcher": "auto"}, "`searcher` is 'auto'; it is not in this version, which has finite"),
         ({"searcher": 5}, "a SpaceSearcher class or an instance"),
         ({"seed": -1}, "seed"),
         ({"max_evaluations": 0}, "max_evaluations"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,3 +122,18 @@ def test_what_cannot_be_compared_is_refused(
         compare_blocks(candidate, baseline)
     with pytest.raises(StatisticsError):
         compare_samples([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("column", [["a"] * 8, [None] * 8, [[1.0], [1.0, 2.0]] * 4, [1.0, "x"] * 4])
+@pytest.mark.parametrize("other", [[1.0] * 8, [1.0] * 9])
+def test_columns_that_are_no_numbers_are_refused(column: list[Any], other: list[float]) -> None:
+    for pair in ((column, other), (other, column)):
+        with pytest.raises(StatisticsError, match=r"not a list of numbers|above 0"):
+            compare_samples(*pair)
+
+
+def test_columns_of_different_lengths_are_named_as_samples() -> None:
+    verdict = compare_samples([1.0 + i / 1000 for i in range(9)], [2.0 + i / 1000 for i in range(12)])
+    assert verdict.blocks == 9
+    assert "over 9 and 12 samples" in verdict.words
+    assert Verdict.from_dict(verdict.to_dict()) == verdict

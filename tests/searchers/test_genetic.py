@@ -77,6 +77,20 @@ def test_unknown_options_are_refused_with_the_list() -> None:
     assert create("random", SPACE, effort="quick").count == 100  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    "name", ["auto", "bayesian", "pattern", "lfbo_pattern", "lfbo_tree", "de", "de_surrogate"]
+)
+def test_searchers_that_are_to_come_are_refused_as_such(name: str) -> None:
+    message = f"`searcher` is '{name}'; it is not in this version, which has finite, genetic, random"
+    with pytest.raises(OptionError, match=message):
+        create(name, SPACE)
+
+
+def test_effort_that_is_to_come_is_refused_as_such() -> None:
+    with pytest.raises(OptionError, match="'none'; it is not in this version, which has quick, full"):
+        create("genetic", SPACE, effort="none")
+
+
 def test_generations_bound_the_search() -> None:
     searcher = GeneticSearch(SPACE, generations=3, pool_size=10, seed=1)
     candidates = []

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from searchers import OptionError, Outcome
@@ -67,3 +69,16 @@ def test_round_trip_through_json_is_exact() -> None:
         Outcome.from_dict({"values": [1.0]})
     with pytest.raises(OptionError, match="not an outcome"):
         Outcome.from_dict({"status": "ok", "values": [1.0], "colour": 3})
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(3), np.float64(3), 3, Fraction(3)])
+def test_one_number_of_any_kind_is_a_value(value: object) -> None:
+    outcome = Outcome("ok", value)  # type: ignore[arg-type]
+    assert outcome.values == (3.0,)
+    assert type(outcome.values[0]) is float
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), "3", None, 3j])
+def test_what_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(OptionError, match="must be a tuple of numbers"):
+        Outcome("ok", value)  # type: ignore[arg-type]

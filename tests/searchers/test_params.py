@@ -5,6 +5,7 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from searchers.errors import ConfigError, SpaceError
@@ -75,6 +76,18 @@ def test_choice_gives_back_the_very_objects() -> None:
 def test_numpy_arrays_become_plain_values() -> None:
     assert [type(value) for value in values(Choice(np.array([1, 2])))] == [int, int]
     assert [type(value) for value in values(Choice(np.array(["a", "b"])))] == [str, str]
+
+
+@pytest.mark.parametrize("kind", [pd.Series, pd.Index])
+def test_columns_of_pandas_are_lists_of_values(kind: Any) -> None:
+    assert [(type(value), value) for value in values(Choice(kind([4, 2])))] == [(int, 2), (int, 4)]
+    assert values(Choice(kind(["b", "a"]))) == ["b", "a"]
+
+
+@pytest.mark.parametrize("given", [np.array(3), np.ones((2, 2)), pd.DataFrame({"x": [1]}), np.int64(3)])
+def test_what_has_not_one_dimension_is_no_list_of_values(given: Any) -> None:
+    with pytest.raises(SpaceError, match="it must be a list of values"):
+        Choice(given)
 
 
 def test_equal_values_of_different_types_are_different_choices() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ciq_ray import Search, SearchConfiguration
+from ciq_ray import ObjectiveFailure, Search, SearchConfiguration
 from ciq_ray.scores import is_outcome, read_outcome
 from ciq_ray.worker import AsyncWorker, IsoMultiProcessWorker, MultiProcessWorker
 from searchers import Outcome, Range
@@ -49,6 +49,32 @@ def test_failures_keep_status_and_message(opened, status):
     outcome = opened(MultiProcessWorker, objective).one().outcome
     assert (outcome.status, outcome.message, outcome.compile_s) == (status, "off by 0.1", 2.0)
     assert outcome.metrics == {"error": 0.1}
+
+
+@pytest.mark.parametrize("kind", [MultiProcessWorker, AsyncWorker])
+def test_a_failure_with_a_status_there_is_not_names_it(opened, kind):
+    def fail(config):
+        raise ObjectiveFailure("bogus", "off by 0.1")
+
+    async def fail_async(config):
+        fail(config)
+
+    outcome = opened(kind, fail_async if kind is AsyncWorker else fail).one().outcome
+    assert outcome.status == "run_error"
+    assert outcome.message.startswith("`status` is 'bogus'; it must be one of compile_error, ")
+    assert "ObjectiveFailure: off by 0.1" in outcome.message
+
+
+def test_another_exception_may_have_a_status_of_its_own(opened):
+    class HttpError(Exception):
+        status = "404 not found"
+
+    def fail(config):
+        raise HttpError("gone")
+
+    outcome = opened(MultiProcessWorker, fail).one().outcome
+    assert outcome.status == "run_error"
+    assert outcome.message.startswith("HttpError: gone")
 
 
 def test_a_wrong_number_of_values(opened):
