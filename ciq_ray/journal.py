@@ -76,8 +76,12 @@ class Journal:
             raise JournalError(f"cannot begin the journal {str(path)!r}: {error.strerror}") from error
         _lock(descriptor, path)
         journal = cls(path, descriptor, {"t": "header", "version": VERSION, **header})
-        journal.write([journal.header])
-        journal.sync()
+        try:
+            journal.write([journal.header])
+            journal.sync()
+        except BaseException:
+            os.close(descriptor)
+            raise
         return journal
 
     @classmethod

@@ -10,18 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ciq_ray.errors import ConfigurationError, JournalError
+from ciq_ray.errors import ConfigurationError
 from ciq_ray.journal import Journal, read_records
 from ciq_ray.race import BASELINE, Entrant, Plan, Race, RaceResult
 from ciq_ray.results import SearchResult
-from ciq_ray.statistics import Verdict
 from ciq_ray.worker.protocol import StreamingWorker, Task
 from searchers.outcome import RETRIED, Outcome
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
 
-__all__ = ["BlockRunner", "RaceStopped", "baseline_of", "decided_verdict", "race_results", "race_run"]
+__all__ = ["BlockRunner", "RaceStopped", "baseline_of", "race_results", "race_run"]
 
 _POLL_S = 0.2
 _MOST_TRIES = 4
@@ -195,20 +194,6 @@ def race_run(
 
     search = Search.resume(path, objective_function, force=force, **fields)
     return Session(search, 1, task_timeout, {}, search._resume_folder).race_only(plan, say)
-
-
-def decided_verdict(folder: Path) -> Verdict | None:
-    """The verdict of a run's last race, ``None`` if there is none or the run has gone on since."""
-    found = None
-    for record in read_records(folder):
-        if record.get("t") == "verdict":
-            found = record["verdict"]
-        elif record.get("t") in ("outcome", "race_begins"):
-            found = None
-    try:
-        return None if found is None else Verdict.from_dict(found)
-    except TypeError as error:
-        raise JournalError(f"{folder} has a verdict that cannot be read: {found}") from error
 
 
 def _interrupted(folder: Path, begin: dict[str, Any]) -> list[dict[str, Any]] | None:

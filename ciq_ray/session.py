@@ -34,7 +34,7 @@ from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
 from ciq_ray.resuming import tracker_record
-from ciq_ray.searching import make_searcher, searcher_record
+from ciq_ray.searching import make_searcher, options_record, searcher_record
 from ciq_ray.spaces import describe
 from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
@@ -339,7 +339,7 @@ class Session:
             "constraints": constraints if all(isinstance(text, str) for text in constraints) else None,
             "search_config": self.config.to_json_dict(),
             "searcher": searcher_record(search.searcher),
-            "searcher_options": search.searcher_options,
+            "searcher_options": options_record(search.searcher_options),
             "seed": self.seed,
             "initial_rows": None
             if search.initial_configs is None
