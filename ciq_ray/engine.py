@@ -32,7 +32,7 @@ from searchers.outcome import RETRIED, Candidate, Outcome
 if TYPE_CHECKING:
     from searchers.base import SpaceSearcher
 
-__all__ = ["Budget", "Engine", "Evaluation", "Observer"]
+__all__ = ["Budget", "Engine", "Evaluation", "Observer", "generation_of", "recorded_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ class Engine:
                 elif kind == "remeasure":
                     self._remeasure(record["ids"])
                 elif kind == "outcome":
-                    evaluation = self._replayed(record, pending.pop(record["id"]))
+                    candidate = pending.pop(record["id"])
+                    evaluation = recorded_evaluation(record, candidate, self.generation_of(candidate))
                     self._tell(evaluation)
                     outcomes += 1
             except (AttributeError, KeyError, TypeError, OptionError) as error:
@@ -208,18 +209,6 @@ class Engine:
                 "`initial_configs`, or go back to the old version"
             )
         pending.update((c.id, c) for c in candidates)
-
-    def _replayed(self, record: dict[str, Any], candidate: Candidate) -> Evaluation:
-        normalized = record.get("normalized")
-        return Evaluation(
-            candidate,
-            self.generation_of(candidate),
-            Outcome.from_dict(record["outcome"]),
-            None if normalized is None else tuple(normalized),
-            record.get("worker", ""),
-            record.get("metadata", ""),
-            replayed=True,
-        )
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -364,9 +353,7 @@ class Engine:
 
     def generation_of(self, candidate: Candidate) -> int:
         """The block a candidate counts in, from 0."""
-        if candidate.generation is not None:
-            return candidate.generation
-        return int(candidate.id) // self.pool_size
+        return generation_of(candidate, self.pool_size)
 
     def end(self, reason: str) -> None:
         """Note in the journal that the search ended in an orderly way."""
@@ -376,6 +363,25 @@ class Engine:
     def resumed(self) -> None:
         """Note in the journal that this process goes on from here."""
         self.journal.write([{"t": "resumed", "at": time.time(), "version": __version__}])
+
+
+def generation_of(candidate: Candidate, pool_size: int) -> int:
+    """The block a candidate counts in, from 0, also for searchers that have none of their own."""
+    return int(candidate.id) // pool_size if candidate.generation is None else candidate.generation
+
+
+def recorded_evaluation(record: dict[str, Any], candidate: Candidate, generation: int) -> Evaluation:
+    """The evaluation that an ``outcome`` record of a journal tells of."""
+    normalized = record.get("normalized")
+    return Evaluation(
+        candidate,
+        generation,
+        Outcome.from_dict(record["outcome"]),
+        None if normalized is None else tuple(normalized),
+        record.get("worker", ""),
+        record.get("metadata", ""),
+        replayed=True,
+    )
 
 
 def _ask_record(n: int, candidates: list[Candidate]) -> dict[str, Any]:

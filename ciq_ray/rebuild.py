@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ciq_ray.engine import Evaluation
+from ciq_ray.engine import generation_of, recorded_evaluation
 from ciq_ray.errors import JournalError
 from ciq_ray.journal import read_records
 from ciq_ray.recorder import score_of
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
-from searchers.outcome import Candidate, Outcome
+from searchers.outcome import Candidate
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
@@ -39,12 +39,14 @@ def load_result(folder: Path, search: Search) -> SearchResult:
             if record["t"] == "ask":
                 for item in record["candidates"]:
                     row = tuple(item["row"])
-                    candidates[item["id"]] = Candidate(item["id"], None, row, item["generation"])
+                    made = search.space.decode(row)
+                    candidates[item["id"]] = Candidate(item["id"], made, row, item["generation"])
             elif record["t"] == "remeasure":
                 remeasurer.sent(record["ids"])
             elif record["t"] == "outcome":
-                evaluation = _evaluation(record, candidates[record["id"]], search)
-                evaluation = remeasurer.take(evaluation)
+                candidate = candidates[record["id"]]
+                generation = generation_of(candidate, config.resolved_pool_size)
+                evaluation = remeasurer.take(recorded_evaluation(record, candidate, generation))
                 result.add_result(
                     score_of(evaluation, config),
                     evaluation.generation,
@@ -56,20 +58,3 @@ def load_result(folder: Path, search: Search) -> SearchResult:
         except (KeyError, TypeError) as error:
             raise JournalError(f"{folder} has a record that does not fit: {record}") from error
     return result
-
-
-def _evaluation(record: dict[str, Any], known: Candidate, search: Search) -> Evaluation:
-    candidate = Candidate(known.id, search.space.decode(known.row), known.row, known.generation)
-    generation = candidate.generation
-    if generation is None:
-        generation = int(candidate.id) // search.search_config.resolved_pool_size
-    normalized = record.get("normalized")
-    return Evaluation(
-        candidate,
-        generation,
-        Outcome.from_dict(record["outcome"]),
-        None if normalized is None else tuple(normalized),
-        record.get("worker", ""),
-        record.get("metadata", ""),
-        replayed=True,
-    )
