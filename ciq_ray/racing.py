@@ -76,9 +76,7 @@ def baseline_of(search: Search) -> Any:
     space = search.space
     if search.initial_configs:
         return space.decode(space.encode(search.initial_configs[0], nearest=True))
-    if space.default_row is not None:
-        return space.decode(space.default_row)
-    return space.empty_config()
+    return space.default_config()
 
 
 def race_results(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ciq_ray.engine import generation_of, recorded_evaluation
 from ciq_ray.errors import JournalError
 from ciq_ray.journal import read_records
-from ciq_ray.recorder import score_of
+from ciq_ray.recorder import add_evaluation
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
 from searchers.outcome import Candidate
@@ -47,14 +47,7 @@ def load_result(folder: Path, search: Search) -> SearchResult:
                 candidate = candidates[record["id"]]
                 generation = generation_of(candidate, config.resolved_pool_size)
                 evaluation = remeasurer.take(recorded_evaluation(record, candidate, generation))
-                result.add_result(
-                    score_of(evaluation, config),
-                    evaluation.generation,
-                    config.normalize,
-                    status=evaluation.outcome.status,
-                    message=evaluation.outcome.message,
-                    replace=evaluation.again,
-                )
+                add_evaluation(result, evaluation, config)
         except (KeyError, TypeError) as error:
             raise JournalError(f"{folder} has a record that does not fit: {record}") from error
     return result

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from searchers.base import SpaceSearcher
 
-__all__ = ["Recorder", "score_of"]
+__all__ = ["Recorder", "add_evaluation", "score_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,26 +66,17 @@ class Recorder:
     def evaluated(self, evaluation: Evaluation) -> None:
         """Take in one evaluation."""
         outcome, told = evaluation.outcome, evaluation.told
-        score = score_of(evaluation, self._config)
+        score = add_evaluation(self.result, evaluation, self._config)
         if outcome.ok and outcome.run_s is not None:
             self._run_s.append(outcome.run_s)
-        self._back[evaluation.generation] += 1
+        self._back[evaluation.generation] += not evaluation.again
         self._passed += outcome.ok
         if not outcome.ok:
             self._first_failures[outcome.status] += 1
             self._failure_message = self._failure_message or outcome.message
         if evaluation.again or (outcome.ok and self._improved(told.values)):
             self._best_text = self._describe_best()
-        self.result.add_result(
-            score,
-            evaluation.generation,
-            self._config.normalize,
-            status=outcome.status,
-            message=outcome.message,
-            replace=evaluation.again,
-        )
         if evaluation.again:
-            self.result.remeasured += 1
             self._begin_csv()
         if evaluation.replayed:
             self._replayed.append(evaluation)
@@ -178,6 +169,25 @@ class Recorder:
             f"{self._failure_message.strip() or 'nothing'}\nCorrect the objective or the space; or set "
             "`exit_on_failure=False` if so many failures are to be expected"
         )
+
+
+def add_evaluation(result: SearchResult, evaluation: Evaluation, config: SearchConfiguration) -> Score:
+    """Put an evaluation into the results, in the place of an earlier one of the same candidate.
+
+    Returns:
+        Its documented form.
+    """
+    score = score_of(evaluation, config)
+    result.add_result(
+        score,
+        evaluation.generation,
+        config.normalize,
+        status=evaluation.outcome.status,
+        message=evaluation.outcome.message,
+        replace=evaluation.again,
+    )
+    result.remeasured += evaluation.again
+    return score
 
 
 def score_of(evaluation: Evaluation, config: SearchConfiguration) -> Score:

@@ -170,9 +170,7 @@ class Session:
             _whatever_happens(stack, journal.close)
             result = load_result(folder, self.search)
             cache = self._cache(folder, stack)
-            runner = BlockRunner(
-                lambda: self._worker(cache, DisabledTracker(), racing=True), lambda: interrupts.requested
-            )
+            runner = self._runner(cache, DisabledTracker(), interrupts)
             try:
                 race_results(self.search, result, journal, plan or self._plan(), runner, anew=True, say=say)
             except RaceStopped:
@@ -188,7 +186,7 @@ class Session:
         if decided is not None:
             result.verdict, result.race = decided.verdict, decided
             return "finished"
-        runner = BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
+        runner = self._runner(cache, tracker, interrupts)
         progress = RaceProgress(disable=self.search.disable_progress_bar)
         try:
             race_results(
@@ -203,8 +201,7 @@ class Session:
         except RaceStopped:
             return "stopped"
         except CiqError as error:  # the search's own results are not lost for that
-            progress.close()
-            self._say(f"there is no verdict: {error}")
+            progress.say(f"there is no verdict: {error}")
         finally:
             progress.close()
         return "finished"
@@ -212,9 +209,12 @@ class Session:
     def _try_baseline(self, cache: Path, tracker: BaseTracker, interrupts: Interrupts) -> None:
         if self.resume_folder is not None and baseline_is_known(journals.read_records(self.resume_folder)):
             return
-        runner = BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
+        runner = self._runner(cache, tracker, interrupts)
         with suppress(RaceStopped):  # the search is about to stop for the same reason
             try_baseline(self.search, runner)
+
+    def _runner(self, cache: Path, tracker: BaseTracker, interrupts: Interrupts) -> BlockRunner:
+        return BlockRunner(lambda: self._worker(cache, tracker, racing=True), lambda: interrupts.requested)
 
     def _plan(self) -> Plan:
         plan = self.search.final_race
@@ -405,10 +405,7 @@ class Session:
             )
         baseline: Any = NO_BASELINE
         if self.config.normalize and not racing:
-            space = self.search.space
-            baseline = space.empty_config()
-            if space.default_row is not None:
-                baseline = space.decode(space.default_row)
+            baseline = self.search.space.default_config()
         try:
             streaming.open(
                 self.search.objective_function,

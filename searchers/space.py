@@ -374,6 +374,10 @@ class Space:
                 raise ConfigError(f"{config!r} breaks the constraint {constraint.text}")
         return row
 
+    def default_config(self) -> Any:
+        """The default as the objective gets it; without one, a configuration that says nothing."""
+        return self.empty_config() if self.default_row is None else self.decode(self.default_row)
+
     def empty_config(self) -> Any:
         """A configuration that says nothing, in the form the objective gets: ``{}``, or ``""`` for text."""
         renders = self.encoding.renders
