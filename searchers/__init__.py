@@ -9,7 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from searchers.auto import AutoSearch
     from searchers.base import SpaceSearcher
+    from searchers.bayesian import BayesianSearch
+    from searchers.de_surrogate import DESurrogateHybrid
+    from searchers.differential_evolution import DifferentialEvolutionSearch
     from searchers.errors import (
         ConfigError,
         ConstraintError,
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
     )
     from searchers.finite_search import FiniteSearch
     from searchers.genetic import GeneticSearch
+    from searchers.initial_population import InitialPopulationStrategy
+    from searchers.leaf_similarity import compute_leaf_similarity
+    from searchers.lfbo_pattern import LFBOPatternSearch
+    from searchers.lfbo_tree import LFBOTreeSearch
     from searchers.lists import ListOf, Permutation
     from searchers.outcome import FAILURES, STATUSES, Candidate, Outcome
     from searchers.params import (
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
         PowerOfTwo,
         Range,
     )
+    from searchers.pattern import PatternSearch
     from searchers.random_search import RandomSearch
     from searchers.registry import create
     from searchers.space import Space
@@ -37,18 +46,26 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILURES",
     "STATUSES",
+    "AutoSearch",
+    "BayesianSearch",
     "Boolean",
     "Candidate",
     "Choice",
     "ConfigError",
     "ConstraintError",
+    "DESurrogateHybrid",
+    "DifferentialEvolutionSearch",
     "FiniteSearch",
     "GeneticSearch",
+    "InitialPopulationStrategy",
+    "LFBOPatternSearch",
+    "LFBOTreeSearch",
     "ListOf",
     "Literal",
     "LogRange",
     "OptionError",
     "Outcome",
+    "PatternSearch",
     "Permutation",
     "PowerOfTwo",
     "RandomSearch",
@@ -58,17 +75,27 @@ __all__ = [
     "SpaceError",
     "SpaceSearcher",
     "StateError",
+    "compute_leaf_similarity",
     "create",
 ]
 
 _HOME = {
+    "auto": ["AutoSearch"],
     "base": ["SpaceSearcher"],
+    "bayesian": ["BayesianSearch"],
+    "de_surrogate": ["DESurrogateHybrid"],
+    "differential_evolution": ["DifferentialEvolutionSearch"],
     "errors": ["ConfigError", "ConstraintError", "OptionError", "SearcherError", "SpaceError", "StateError"],
     "finite_search": ["FiniteSearch"],
     "genetic": ["GeneticSearch"],
+    "initial_population": ["InitialPopulationStrategy"],
+    "leaf_similarity": ["compute_leaf_similarity"],
+    "lfbo_pattern": ["LFBOPatternSearch"],
+    "lfbo_tree": ["LFBOTreeSearch"],
     "outcome": ["FAILURES", "STATUSES", "Candidate", "Outcome"],
     "lists": ["ListOf", "Permutation"],
     "params": ["Boolean", "Choice", "Literal", "LogRange", "PowerOfTwo", "Range"],
+    "pattern": ["PatternSearch"],
     "random_search": ["RandomSearch"],
     "registry": ["create"],
     "space": ["Space"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from searchers.errors import SpaceError
-from searchers.params import Literal, Param
+from searchers.param import Param
+from searchers.params import Literal
 from searchers.values import first_repeated
 
 __all__ = ["ListOf", "Permutation"]
@@ -23,6 +25,7 @@ class Permutation(Param):
         items: The items, all different, or a number n for ``0 .. n-1``; at most 12.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
 
     Raises:
         SpaceError: No items, too many, or one of them twice.
@@ -32,9 +35,14 @@ class Permutation(Param):
     ordered = False
 
     def __init__(
-        self, items: int | Sequence[Any], *, knockout_prob: float | None = None, when: str | None = None
+        self,
+        items: int | Sequence[Any],
+        *,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+        important: bool = False,
     ) -> None:
-        super().__init__(knockout_prob=knockout_prob, when=when)
+        super().__init__(knockout_prob=knockout_prob, when=when, important=important)
         if isinstance(items, int) and not isinstance(items, bool):
             if not 1 <= items <= 12:
                 raise SpaceError(f"`items` is {items}; a permutation has 1 to 12 items")
@@ -96,6 +104,7 @@ class ListOf:
         param: The kind of each element; it cannot itself be absent.
         length: How many elements.
         knockout_prob: How often an initial candidate lacks the whole list.
+        important: Marks `param`: see `Param`.
 
     Raises:
         SpaceError: `length` is not a positive whole number, or `param` is not a parameter that is
@@ -104,7 +113,9 @@ class ListOf:
 
     kind = "list_of"
 
-    def __init__(self, param: Param, length: int, *, knockout_prob: float | None = None) -> None:
+    def __init__(
+        self, param: Param, length: int, *, knockout_prob: float | None = None, important: bool = False
+    ) -> None:
         if not isinstance(param, Param):
             raise SpaceError(f"`param` is {param!r}; it must be a parameter such as PowerOfTwo(16, 128)")
         if param.knockout_prob is not None or param.when is not None:
@@ -113,7 +124,10 @@ class ListOf:
             )
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise SpaceError(f"`length` is {length!r}; it must be a whole number, at least 1")
-        Literal(0, knockout_prob=knockout_prob)  # checks it
+        Literal(0, knockout_prob=knockout_prob, important=important)  # checks them
+        if important and not param.important:
+            param = copy.copy(param)  # it may be used elsewhere, too
+            param.important = True
         self.param, self.length, self.knockout_prob = param, length, knockout_prob
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from searchers.errors import ConfigError, SpaceError
+from searchers.errors import SpaceError
+from searchers.param import Levels, Param
 from searchers.values import as_array, checked_number, first_repeated, is_number, same
 
 __all__ = [
@@ -31,104 +32,6 @@ MAX_LEVELS = 2**31 - 1
 _TABLE_LIMIT = 1 << 16
 
 Number = int | float
-Levels = npt.NDArray[np.int64]
-
-
-class Param:
-    """A parameter with `n_levels` values.
-
-    Attributes:
-        kind: The name of the kind in files.
-        n_levels: How many values there are.
-        ordered: Whether neighbouring levels are alike (numbers), or merely different (categories).
-        knockout_prob: How often an initial candidate lacks this parameter; ``None`` means never,
-            and that no later one lacks it either.
-        when: A condition over parameters declared earlier; where it is false this one is absent.
-    """
-
-    kind: ClassVar[str]
-    n_levels: int
-    ordered: bool = True
-
-    def __init__(self, *, knockout_prob: float | None = None, when: str | None = None) -> None:
-        if knockout_prob is not None:
-            number = checked_number("knockout_prob", knockout_prob)
-            if not 0 <= number <= 1:
-                raise SpaceError(f"`knockout_prob` is {knockout_prob!r}; a probability lies between 0 and 1")
-        if when is not None and not isinstance(when, str):
-            raise SpaceError(f"`when` is {when!r}; it must be an expression over parameter names, as text")
-        self.knockout_prob = knockout_prob
-        self.when = when
-
-    def value(self, level: int) -> Any:
-        """The value of one level."""
-        raise NotImplementedError
-
-    def level(self, value: Any) -> int:
-        """The level of a value.
-
-        Raises:
-            ConfigError: `value` is not one of this parameter's.
-        """
-        raise NotImplementedError
-
-    def nearest(self, value: Any) -> int:
-        """The level that stands for a value somebody uses today, which need not be one of the values.
-
-        Raises:
-            ConfigError: There is none.
-        """
-        return self.level(value)
-
-    def values(self, levels: Levels) -> npt.NDArray[Any]:
-        """The values of many levels, as numbers where all are, else as an object array."""
-        result = np.empty(len(levels), dtype=object)
-        for position, level in enumerate(levels.tolist()):
-            result[position] = self.value(level)
-        return result
-
-    def bounds(self) -> tuple[float, float] | None:
-        """Smallest and largest value, or ``None`` if they are not all numbers."""
-        return None
-
-    def seed_levels(self) -> tuple[int, int]:
-        """First and last level that initial candidates prefer."""
-        return 0, self.n_levels - 1
-
-    def neighbours(self, level: int, radius: int = 1) -> list[int]:
-        """Levels at most `radius` away; for categories, every other level."""
-        if not self.ordered:
-            return [other for other in range(self.n_levels) if other != level]
-        low, high = max(0, level - radius), min(self.n_levels - 1, level + radius)
-        return [other for other in range(low, high + 1) if other != level]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `searchers.files.param_from_dict` makes an equal parameter."""
-        data = {"type": self.kind, **self._fields()}
-        if self.knockout_prob is not None:
-            data["knockout_prob"] = self.knockout_prob
-        if self.when is not None:
-            data["when"] = self.when
-        return data
-
-    def _fields(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.to_dict() == self.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]  # equality is by content, and contents may be unhashable
-
-    def __repr__(self) -> str:
-        fields = {k: v for k, v in self.to_dict().items() if k != "type" and v is not None}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"
-
-    def _refuse(self, value: Any) -> ConfigError:
-        if self.n_levels <= 12:
-            allowed = ", ".join(repr(self.value(level)) for level in range(self.n_levels))
-        else:
-            allowed = f"{self.value(0)!r} to {self.value(self.n_levels - 1)!r}, {self.n_levels} values"
-        return ConfigError(f"{value!r} is not a value of this parameter; it takes {allowed}")
 
 
 class Range(Param):
@@ -142,6 +45,7 @@ class Range(Param):
         seed_high: ... to here; without them, from the whole range.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
 
     Raises:
         SpaceError: A limit is not a finite number, `start` exceeds `end`, the step does nothing, or
@@ -160,8 +64,9 @@ class Range(Param):
         seed_high: Number | None = None,
         knockout_prob: float | None = None,
         when: str | None = None,
+        important: bool = False,
     ) -> None:
-        super().__init__(knockout_prob=knockout_prob, when=when)
+        super().__init__(knockout_prob=knockout_prob, when=when, important=important)
         self.start, self.end = checked_number("start", start), checked_number("end", end)
         self.step = checked_number("step", step)
         if self.start > self.end:
@@ -248,6 +153,7 @@ class PowerOfTwo(Param):
         high: Last value, a power of two.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
 
     Raises:
         SpaceError: A limit is not a power of two, or `low` exceeds `high`.
@@ -256,9 +162,15 @@ class PowerOfTwo(Param):
     kind = "power_of_two"
 
     def __init__(
-        self, low: int, high: int, *, knockout_prob: float | None = None, when: str | None = None
+        self,
+        low: int,
+        high: int,
+        *,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+        important: bool = False,
     ) -> None:
-        super().__init__(knockout_prob=knockout_prob, when=when)
+        super().__init__(knockout_prob=knockout_prob, when=when, important=important)
         for name, limit in (("low", low), ("high", high)):
             if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or limit & (limit - 1):
                 raise SpaceError(f"`{name}` is {limit!r}; it must be a power of two, at least 1")
@@ -304,6 +216,7 @@ class Choice(Param):
         ordered: Overrides what is said above: ``True`` keeps the given order as a scale.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
 
     Raises:
         SpaceError: No values, a value twice, or something that is not a list of values.
@@ -318,8 +231,9 @@ class Choice(Param):
         ordered: bool | None = None,
         knockout_prob: float | None = None,
         when: str | None = None,
+        important: bool = False,
     ) -> None:
-        super().__init__(knockout_prob=knockout_prob, when=when)
+        super().__init__(knockout_prob=knockout_prob, when=when, important=important)
         if getattr(choices, "ndim", None) == 1 and hasattr(choices, "tolist"):
             choices = choices.tolist()
         if isinstance(choices, (str, bytes, dict)) or not isinstance(choices, Sequence):
@@ -380,6 +294,7 @@ class LogRange(Choice):
         total: How many, both ends included.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
 
     Raises:
         SpaceError: A limit is not a positive finite number, `start` exceeds `end`, or `total` is
@@ -396,6 +311,7 @@ class LogRange(Choice):
         *,
         knockout_prob: float | None = None,
         when: str | None = None,
+        important: bool = False,
     ) -> None:
         low, high = checked_number("start", start), checked_number("end", end)
         if low <= 0:
@@ -415,7 +331,7 @@ class LogRange(Choice):
             ratio = math.log(high) - math.log(low)
             inner = [math.exp(math.log(low) + ratio * i / (total - 1)) for i in range(1, total - 1)]
         values = [float(low), *inner, float(high)] if total > 1 else [float(low)]
-        super().__init__(sorted(set(values)), knockout_prob=knockout_prob, when=when)
+        super().__init__(sorted(set(values)), knockout_prob=knockout_prob, when=when, important=important)
         self.start, self.end, self.total = low, high, total
 
     def level(self, value: Any) -> int:
@@ -446,12 +362,20 @@ class Literal(Choice):
         value: What the objective gets.
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
     """
 
     kind = "literal"
 
-    def __init__(self, value: Any, *, knockout_prob: float | None = None, when: str | None = None) -> None:
-        super().__init__([value], knockout_prob=knockout_prob, when=when)
+    def __init__(
+        self,
+        value: Any,
+        *,
+        knockout_prob: float | None = None,
+        when: str | None = None,
+        important: bool = False,
+    ) -> None:
+        super().__init__([value], knockout_prob=knockout_prob, when=when, important=important)
 
     def _fields(self) -> dict[str, Any]:
         return {"value": self.choices[0]}
@@ -463,12 +387,15 @@ class Boolean(Choice):
     Args:
         knockout_prob: See `Param`.
         when: See `Param`.
+        important: See `Param`.
     """
 
     kind = "boolean"
 
-    def __init__(self, *, knockout_prob: float | None = None, when: str | None = None) -> None:
-        super().__init__([False, True], knockout_prob=knockout_prob, when=when)
+    def __init__(
+        self, *, knockout_prob: float | None = None, when: str | None = None, important: bool = False
+    ) -> None:
+        super().__init__([False, True], knockout_prob=knockout_prob, when=when, important=important)
 
     def _fields(self) -> dict[str, Any]:
         return {}

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "create", "options_of", "refusal", "searcher_class"]
 
 _CLASSES = {
+    "auto": ("searchers.auto", "AutoSearch"),
+    "bayesian": ("searchers.bayesian", "BayesianSearch"),
+    "de": ("searchers.differential_evolution", "DifferentialEvolutionSearch"),
+    "de_surrogate": ("searchers.de_surrogate", "DESurrogateHybrid"),
     "finite": ("searchers.finite_search", "FiniteSearch"),
     "genetic": ("searchers.genetic", "GeneticSearch"),
+    "lfbo_pattern": ("searchers.lfbo_pattern", "LFBOPatternSearch"),
+    "lfbo_tree": ("searchers.lfbo_tree", "LFBOTreeSearch"),
+    "pattern": ("searchers.pattern", "PatternSearch"),
     "random": ("searchers.random_search", "RandomSearch"),
 }
 NAMES = tuple(sorted(_CLASSES))
 """What `create` takes."""
-_PLANNED = ("auto", "bayesian", "de", "de_surrogate", "lfbo_pattern", "lfbo_tree", "pattern")
 _COMMON = ("space", "metric", "mode", "seed", "initial_configs")
 
 
@@ -31,8 +37,6 @@ def refusal(name: str) -> str | None:
     """What to say of a name that no searcher has, ``None`` if one has it."""
     if name in _CLASSES:
         return None
-    if name in _PLANNED:
-        return f"it is not in this version, which has {', '.join(NAMES)}"
     near = difflib.get_close_matches(str(name), NAMES, 1)
     return f"it must be one of {', '.join(NAMES)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -65,6 +69,8 @@ def create(
     seed: int | None = None,
     effort: str | None = None,
     initial_configs: Sequence[Any] = (),
+    points_to_evaluate: Sequence[Any] | None = None,
+    evaluated_rewards: Sequence[Any] | None = None,
     **options: Any,
 ) -> SpaceSearcher:
     """A searcher by its name.
@@ -76,12 +82,19 @@ def create(
         mode: See `SpaceSearcher`.
         seed: See `SpaceSearcher`.
         effort: ``"quick"``, ``"full"`` or ``None``, which means "full": how much the algorithm
-            explores, where it has such profiles. Options override it.
+            explores, where it has such profiles. Options override it. With ``"none"`` there is no search:
+            the space's default configuration is evaluated, by a `FiniteSearch`, whatever the name.
         initial_configs: See `SpaceSearcher`.
+        points_to_evaluate: Configurations to propose first, after `initial_configs`: Ray Tune's name
+            for them.
+        evaluated_rewards: The values of `points_to_evaluate` where they have been measured already, a
+            number for each (or a list of numbers, with several objectives), ``None`` for one that has
+            not. The searcher learns from them and does not propose them.
         **options: The searcher's own.
 
     Raises:
-        OptionError: No such searcher, effort or option; the message lists those there are.
+        OptionError: No such searcher, effort or option; the message lists those there are. Or `effort` is
+            ``"none"`` and the space has no default.
     """
     from searchers.effort import options_for
 
@@ -92,11 +105,38 @@ def create(
         raise OptionError(
             f"`{unknown[0]}` is not an option of {name!r}; it has {', '.join(allowed) or 'none'}"
         )
-    return kind(
+    options = {**options_for(name, effort), **options}
+    if effort == "none":
+        kind, options = searcher_class("finite"), {"configs": [_default_of(space)]}
+    points = [] if points_to_evaluate is None else points_to_evaluate
+    if not isinstance(points, (list, tuple)):
+        raise OptionError(f"`points_to_evaluate` is {points!r}; it must be a list of configurations")
+    rewards = [None] * len(points) if evaluated_rewards is None else evaluated_rewards
+    if not isinstance(rewards, (list, tuple)) or len(rewards) != len(points):
+        raise OptionError(
+            f"`evaluated_rewards` is {rewards!r}; it must be a list with a value, or None, for each of the "
+            f"{len(points)} `points_to_evaluate`"
+        )
+    pairs = list(zip(points, rewards, strict=True))
+    first = [point for point, reward in pairs if reward is None]
+    searcher = kind(
         space,
-        **{**options_for(name, effort), **options},
+        **options,
         metric=metric,
         mode=mode,
         seed=seed,
-        initial_configs=initial_configs,
+        initial_configs=[*initial_configs, *first] if first else initial_configs,
     )
+    for point, reward in pairs:
+        if reward is not None:
+            searcher.add_evaluated_point(point, reward)
+    return searcher
+
+
+def _default_of(space: Space | None) -> Any:
+    if space is None or space.default is None:
+        raise OptionError(
+            "`effort` is 'none', which evaluates the default configuration, but the space has none; give "
+            "Space(..., default=...) or another effort"
+        )
+    return space.default

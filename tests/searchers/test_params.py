@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from itertools import permutations
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from searchers.encoding import Encoding
 from searchers.errors import ConfigError, SpaceError
+from searchers.files import param_from_dict
 from searchers.lists import ListOf, Permutation
 from searchers.params import (
     Boolean,
@@ -201,3 +204,33 @@ def test_seed_range_becomes_levels() -> None:
 def test_what_cannot_be_is_refused_by_name(make: Any, named: str) -> None:
     with pytest.raises(SpaceError, match=f"`{named}`"):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **mark: Range(0, 9, **mark),
+        lambda **mark: PowerOfTwo(16, 128, **mark),
+        lambda **mark: Choice([1, 2], **mark),
+        lambda **mark: LogRange(1, 10, 3, **mark),
+        lambda **mark: Literal("-x", **mark),
+        lambda **mark: Boolean(**mark),
+        lambda **mark: Permutation(3, **mark),
+        lambda **mark: ListOf(Range(0, 9), 2, **mark),
+    ],
+)
+def test_every_kind_can_be_marked_important(make: Any) -> None:
+    plain, marked = make(), make(important=True)
+    assert "important" not in json.dumps(plain.to_dict())
+    again = param_from_dict(json.loads(json.dumps(marked.to_dict())))
+    assert again.to_dict() == marked.to_dict() != plain.to_dict()
+    assert all(leaf.param.important for leaf in Encoding({"p": again}).leaves)
+    assert not any(leaf.param.important for leaf in Encoding({"p": plain}).leaves)
+    with pytest.raises(SpaceError, match="`important` is 'yes'"):
+        make(important="yes")
+
+
+def test_a_list_does_not_mark_the_parameter_it_is_made_of() -> None:
+    element = Range(0, 9)
+    assert ListOf(element, 2, important=True).param.important
+    assert not element.important

@@ -1,0 +1,87 @@
+"""Rows of the integer matrix as numbers that a fitted model understands."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from searchers.encoding import Matrix
+from searchers.lists import Permutation
+from searchers.param import Param
+from searchers.space import Space
+
+__all__ = ["Features"]
+
+Floats = npt.NDArray[np.float64]
+
+_ABSENT = 0.5
+"""Where a parameter that is absent stands on its scale; a column of its own says that it is absent."""
+_MOST_ORDERS = 24
+"""A permutation with more orders has a column for the place of each item instead of one for each order."""
+
+
+class Features:
+    """The translation for one space.
+
+    An ordered parameter is one column, its level scaled to 0..1 (so powers of two and logarithmic ranges
+    are on their logarithmic scale); a categorical one with two levels one column, with more a column for
+    each level, a permutation of more than four items one for the place of each item, scaled to 0..1. A
+    parameter that can be absent has one more column: 1 where it is. Rows that are the same configuration
+    have the same features.
+
+    Args:
+        space: The space.
+
+    Attributes:
+        n_features: Number of columns.
+        owner: The parameter that each column speaks of, shape (n_features,).
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        owner: list[int] = []
+        self._first: list[int] = []
+        leaves = space.encoding.leaves
+        for j, leaf in enumerate(leaves):
+            self._first.append(len(owner))
+            owner += [j] * (_width(leaf.param) + leaf.can_be_absent)
+        self.owner = np.array(owner, dtype=np.int64)
+        self.n_features = len(owner)
+
+    def __call__(self, rows: Matrix) -> Floats:
+        """Features of `rows`, shape (len(rows), n_features)."""
+        encoding = self._space.encoding
+        inactive = self._space.inactive(rows)
+        out = np.zeros((len(rows), self.n_features))
+        for j, leaf in enumerate(encoding.leaves):
+            first, levels, param = self._first[j], rows[:, j], leaf.param
+            width = _width(param)
+            if width == 1:
+                out[:, first] = levels / max(1, param.n_levels - 1)
+            elif isinstance(param, Permutation) and width < param.n_levels:
+                out[:, first : first + width] = _places(param, levels)
+            else:
+                out[np.arange(len(rows)), first + levels] = 1.0
+            if leaf.can_be_absent:
+                absent = inactive[:, j]
+                out[absent, first : first + width] = _ABSENT if width == 1 else 0.0
+                out[:, first + width] = absent
+        return out
+
+
+def _width(param: Param) -> int:
+    """Number of columns, without the one for absence."""
+    if param.ordered or param.n_levels <= 2:
+        return 1
+    if isinstance(param, Permutation) and param.n_levels > _MOST_ORDERS:
+        return len(param.items)
+    return param.n_levels
+
+
+def _places(param: Permutation, levels: npt.NDArray[np.int32]) -> Floats:
+    """Where each item stands, from 0 to 1, shape (len(levels), items)."""
+    different, which = np.unique(levels, return_inverse=True)
+    n = len(param.items)
+    numbered = Permutation(n)
+    orders = np.array([numbered.value(level) for level in different.tolist()], dtype=np.int64)
+    return np.asarray(orders.reshape(-1, n).argsort(axis=1)[which] / (n - 1))
