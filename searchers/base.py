@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from ray.tune.search import Searcher
 
 from searchers.encoding import Matrix
-from searchers.errors import OptionError, StateError
-from searchers.metrics import check_metrics, outcome_of
+from searchers.errors import ConfigError, OptionError, StateError
+from searchers.metrics import check_metrics
 from searchers.outcome import RETRIED, Candidate, Outcome
 from searchers.pareto import knee, non_dominated
 from searchers.space import Space
-from searchers.state import all_or_nothing, flag, positions, read_state, trials_of, whole, write_state
+from searchers.state import all_or_nothing, flag, positions, trials_of, whole
 from searchers.trial import Trial
-from searchers.tune_domains import from_param_space
+from searchers.tune_contract import TuneContract, space_in
 
 __all__ = ["SpaceSearcher", "Trial"]
 
@@ -26,7 +24,7 @@ STATE_VERSION = 1
 _RANDOM_ROUNDS = 32
 
 
-class SpaceSearcher(Searcher):
+class SpaceSearcher(TuneContract):
     """A searcher over a `Space`, for Ray Tune (`suggest`) and for batches (`ask`, `tell`).
 
     A subclass implements `_propose`, which calls `_admit` (or `_admit_random`) with rows, and may
@@ -63,8 +61,8 @@ class SpaceSearcher(Searcher):
     ) -> None:
         metrics, modes = check_metrics(metric, mode)
         super().__init__(
-            metric=metric if metric is None or isinstance(metric, str) else list(metric),
-            mode=(modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
+            metric if metric is None or isinstance(metric, str) else list(metric),
+            (modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
         )
         if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
             raise OptionError(f"`seed` is {seed!r}; it must be a whole number of at least 0, or None")
@@ -87,7 +85,6 @@ class SpaceSearcher(Searcher):
         self._initial: deque[Any] = deque(initial_configs)
         self._best: int | None = None
         self._exhausted = False
-        self._tune_ids: dict[str, int] = {}
         if space is not None:
             for config in initial_configs:
                 space.encode(config, nearest=True)
@@ -240,88 +237,7 @@ class SpaceSearcher(Searcher):
         """How many candidates have no label yet."""
         return len(self._pending)
 
-    # -- Ray Tune's contract ----------------------------------------------------------------------
-
-    def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
-        """Take metric, mode and ``param_space`` from Ray Tune where the constructor was given none."""
-        if metric and self._metrics is None:
-            self._metrics, self._modes = check_metrics(metric, mode)
-            self._metric, self._mode = metric, mode
-        elif mode and not self._trials and self._metric is not None and self._mode is None:
-            self._metrics, self._modes = check_metrics(self._metric, mode)
-            self._mode = mode
-        if self.space is not None:
-            return False
-        if config:
-            space = Space(from_param_space(config))
-            for initial in self._initial:
-                space.encode(initial, nearest=True)
-            self.space = space
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """A configuration for Ray Tune, ``None`` to be asked again, or ``Searcher.FINISHED``.
-
-        A configuration that is not a dict (a list of parts, a compiler's text) comes under the key
-        ``"config"``.
-        """
-        if self._metrics is None:
-            raise OptionError(
-                "`metric` is not set: Ray Tune tells a searcher that has a space of its own neither metric "
-                "nor mode, so give both to the searcher"
-            )
-        candidates = self.ask(1)
-        if not candidates:
-            # with nothing running Ray Tune waits a full second for each None, to no purpose
-            return None if self._pending and not self.finished else str(self.FINISHED)
-        self._tune_ids[trial_id] = int(candidates[0].id)
-        config = candidates[0].config
-        return config if isinstance(config, dict) else {"config": config}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Learn from a finished trial; one that failed or lacks the metric is a failure.
-
-        A result may say how it failed under the key ``"ciq_status"``, one of `Outcome`'s statuses.
-        """
-        index = self._tune_ids.pop(trial_id, None)
-        if index is None:
-            return
-        self.tell(str(index), outcome_of(self._metrics, result, error))
-
-    def add_evaluated_point(
-        self,
-        parameters: dict[str, Any],
-        value: float | Sequence[float],
-        error: bool = False,
-        pruned: bool = False,
-        intermediate_values: list[float] | None = None,
-    ) -> None:
-        """Learn from an evaluation made elsewhere; one already known is relabelled.
-
-        Raises:
-            ConfigError: `parameters` is not a member of the space.
-        """
-        row = self._known_space().encode(parameters)
-        self._admit(row[None, :])
-        index = self._by_key[int(self._known_space().keys(row[None, :])[0])]
-        if index in self._ready:
-            self._ready.remove(index)  # it has been evaluated already
-        failed = error or pruned or value is None
-        self.tell(str(index), Outcome("run_error") if failed else Outcome("ok", value))  # type: ignore[arg-type]
-
-    def save(self, checkpoint_path: str) -> None:
-        """Write the whole state as JSON; never half of it."""
-        write_state(Path(checkpoint_path), self.get_state())
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            StateError: The file is not such a state, or is of another searcher or space.
-        """
-        self.set_state(read_state(Path(checkpoint_path)))
+    # -- saving -----------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides what is proposed next, as JSON data."""
@@ -341,29 +257,44 @@ class SpaceSearcher(Searcher):
             "again": list(self._again),
             "initial": len(self._initial),
             "exhausted": self._exhausted,
-            "tune_ids": self._tune_ids,
+            "tune": self._tune_state(),
             "algorithm": self._algorithm_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The inverse of `get_state`, on a searcher made with the same arguments.
 
+        A searcher without a space takes that of the state, if it came with ``param_space``.
+
         Raises:
             StateError: The state is of another searcher, space or version, or is damaged; the searcher
                 is as it was.
         """
-        space = self._known_space()
-        own = {"version": STATE_VERSION, "searcher": type(self).__name__, "space": space.fingerprint}
-        for name, value in own.items():
-            if not isinstance(state, dict) or state.get(name) != value:
-                found = state.get(name) if isinstance(state, dict) else state
-                raise StateError(f"the saved state has `{name}` {found!r}, but this searcher has {value!r}")
+        self._check("version", STATE_VERSION, state)
+        self._check("searcher", type(self).__name__, state)
+        space = space_in(state) if self.space is None else self.space
+        self._check("space", space.fingerprint, state)
         with all_or_nothing(self):
+            if self.space is None:
+                self.space, self._tune_space = space, state["tune"]["space"]
+                self._space_is_restored = True
             self._load(state, space)
+        if self._journal is not None:
+            self._journal.rewind()
+
+    def _check(self, name: str, own: Any, state: Any) -> None:
+        found = state.get(name) if isinstance(state, dict) else state
+        if not isinstance(state, dict) or found != own:
+            raise StateError(f"the saved state has `{name}` {found!r}, but this searcher has {own!r}")
 
     def _load(self, state: dict[str, Any], space: Space) -> None:
         self.seed = whole("seed", state["seed"])
         self._metrics, self._modes = check_metrics(state["metrics"], list(state["modes"]))
+        if self._metric is None and self._metrics is not None:
+            one = len(self._metrics) == 1
+            self._metric, self._mode = (
+                (self._metrics[0], self._modes[0]) if one else (self._metrics, self._modes)
+            )
         self._rng = np.random.default_rng()
         self._rng.bit_generator.state = state["rng"]
         self._trials, self._by_key = trials_of(state["trials"], space, len(self._modes))
@@ -378,8 +309,7 @@ class SpaceSearcher(Searcher):
         left = whole("initial", state["initial"], len(self._initial))
         self._initial = deque(list(self._initial)[len(self._initial) - left :])
         self._exhausted = flag("exhausted", state["exhausted"])
-        running = positions("tune_ids", list(state["tune_ids"].values()), count)
-        self._tune_ids = dict(zip(state["tune_ids"], running, strict=True))
+        self._load_tune_state(state["tune"], count)
         self._load_algorithm_state(state["algorithm"])
 
     # -- for algorithms ---------------------------------------------------------------------------
@@ -435,6 +365,16 @@ class SpaceSearcher(Searcher):
         elif not admitted:
             self._exhausted = True  # not one new row in many tries
         return admitted
+
+    def _learn(self, row: Matrix, outcome: Outcome) -> None:
+        """Take in an evaluation made elsewhere."""
+        self._admit(row[None, :])
+        index = self._by_key.get(int(self._known_space().keys(row[None, :])[0]))
+        if index is None:
+            raise ConfigError(f"{self._known_space().decode(row)!r} breaks a constraint")
+        if index in self._ready:
+            self._ready.remove(index)  # it has been evaluated already
+        self.tell(str(index), outcome)
 
     def _unproposed(self) -> Matrix | None:
         """All rows not yet proposed, if the space can be enumerated."""

@@ -26,6 +26,7 @@ from searchers.lists import Permutation
 from searchers.outcome import FAILURES, Candidate, Outcome
 from searchers.params import Boolean, Choice, Literal, LogRange, PowerOfTwo, Range
 from searchers.space import Space
+from searchers.tune_testing import TunePromises
 
 __all__ = ["SearcherContract", "loss", "sequence", "spaces"]
 
@@ -86,7 +87,7 @@ def label(candidate: Candidate, searcher: SpaceSearcher, fail_every: int = 7) ->
     return Outcome("ok", tuple(value + i * len(candidate.row) for i in range(searcher.n_objectives)))
 
 
-class SearcherContract:
+class SearcherContract(TunePromises):
     """What a searcher promises; each test is one sentence of it.
 
     Attributes:
@@ -148,23 +149,36 @@ class SearcherContract:
         space = SPACES["huge"]()
         assert sequence(self.make(space, seed=1), 20) != sequence(self.make(space, seed=2), 20)
 
+    def in_the_middle(self, space: Space, seed: int) -> tuple[SpaceSearcher, list[Candidate]]:
+        """A searcher at work: some outcomes are outstanding, one label was replaced, one is wanted again."""
+        searcher = self.make(space, seed=seed)
+        done = sequence(searcher, self.budget // 3)
+        outstanding = searcher.ask(5)
+        for candidate in outstanding[3:]:
+            searcher.tell(candidate.id, label(candidate, searcher))
+        searcher.tell("1", Outcome("ok", tuple(2.0 * (i + 1) for i in range(searcher.n_objectives))))
+        searcher.remeasure(str(len(done) - 1))
+        return searcher, outstanding[:3]
+
+    def goes_on(self, searcher: SpaceSearcher, outstanding: list[Candidate]) -> list[Any]:
+        """What it proposes from then on: outcomes come late, out of order, and one much later."""
+        proposed: list[Any] = [candidate.id for candidate in searcher.ask(2)]
+        for candidate in reversed(outstanding[1:]):
+            searcher.tell(candidate.id, label(candidate, searcher))
+        proposed += sequence(searcher, self.budget // 3)
+        for candidate in outstanding[:1]:
+            searcher.tell(candidate.id, Outcome("ok", (-1.0,) * searcher.n_objectives))
+        return [*proposed, *sequence(searcher, self.budget // 3), searcher.best, searcher.finished]
+
     def test_restored_in_the_middle(self, space: Space, tmp_path: Path) -> None:
         """Saved and restored at any moment, it goes on exactly as if nothing had happened."""
-        whole, halved = self.make(space, seed=3), self.make(space, seed=3)
-        cut = self.budget // 3
-        assert sequence(whole, cut) == sequence(halved, cut)
-        pending = halved.ask(3)
-        assert [c.row for c in pending] == [c.row for c in whole.ask(3)]
-        halved.save(str(tmp_path / "state"))
+        whole, outstanding = self.in_the_middle(space, seed=3)
+        whole.save(str(tmp_path / "state"))
         restored = self.make(space, seed=99)
         restored.restore(str(tmp_path / "state"))
-        for candidate in pending:
-            outcome = label(candidate, whole)
-            whole.tell(candidate.id, outcome)
-            restored.tell(candidate.id, outcome)
-        assert sequence(restored, self.budget - cut) == sequence(whole, self.budget - cut)
-        assert restored.best == whole.best
-        assert restored.finished == whole.finished
+        assert restored.n_pending == whole.n_pending
+        assert self.goes_on(restored, outstanding) == self.goes_on(whole, outstanding)
+        assert json.dumps(restored.get_state()) == json.dumps(whole.get_state())
 
     def test_state_of_another_space_is_refused(self, tmp_path: Path) -> None:
         """State is not loaded into a searcher it does not fit."""
@@ -179,13 +193,15 @@ class SearcherContract:
         with pytest.raises(StateError, match="state"):
             searcher.restore(str(tmp_path / "state"))
 
-    def test_survives_pickling(self) -> None:
-        """Ray Tune pickles a searcher when the Tuner is built."""
-        space = SPACES["ordered"]()
-        searcher = self.make(space, seed=3)
-        sequence(searcher, 20)
-        copy: SpaceSearcher = pickle.loads(pickle.dumps(searcher))
-        assert sequence(copy, 20) == sequence(searcher, 20)
+    def test_survives_pickling(self, space: Space) -> None:
+        """Ray Tune pickles a searcher when the Tuner is built; constraints may be lambdas."""
+        import cloudpickle
+
+        searcher, outstanding = self.in_the_middle(space, seed=3)
+        copy: SpaceSearcher = pickle.loads(cloudpickle.dumps(searcher))
+        assert copy.space is not None
+        assert copy.space.fingerprint == space.fingerprint
+        assert self.goes_on(copy, outstanding) == self.goes_on(searcher, outstanding)
 
     def test_every_failure_is_survived(self, space: Space) -> None:
         """With nothing but failures there is no incumbent, and proposals go on."""
@@ -246,6 +262,34 @@ class SearcherContract:
         assert (again.id, again.config) == (first.id, first.config)
         with pytest.raises(OptionError, match="candidate_id"):
             searcher.remeasure("12345678")
+
+    def test_remeasurements_come_first_and_replace(self, space: Space) -> None:
+        """They precede what is new, in order, and a failure takes the place of a success."""
+        searcher = self.make(space, seed=1)
+        first, second = searcher.ask(2)
+        searcher.tell(first.id, Outcome("ok", (1.0,)))
+        searcher.tell(second.id, Outcome("ok", (2.0,)))
+        proposed = searcher.n_proposed
+        searcher.remeasure(second.id)
+        searcher.remeasure(first.id)
+        assert [candidate.id for candidate in searcher.ask(2)] == [second.id, first.id]
+        assert searcher.n_proposed == proposed
+        searcher.tell(first.id, Outcome("wrong"))
+        assert searcher.best is not None
+        assert searcher.best[0].id == second.id
+        assert all(candidate.id not in (first.id, second.id) for candidate in searcher.ask(3))
+
+    def test_waiting_ends_with_the_outcomes(self, space: Space) -> None:
+        """Asked until nothing more comes, it goes on once all that is outstanding has been told."""
+        searcher = self.make(space, seed=1)
+        while searcher.n_proposed < self.budget and not searcher.finished:
+            outstanding: list[Candidate] = []
+            while len(outstanding) < 64 and (some := searcher.ask(7)):
+                outstanding += some
+            assert outstanding or searcher.finished, "it waits, and nothing is outstanding"
+            for candidate in reversed(outstanding):
+                searcher.tell(candidate.id, label(candidate, searcher))
+            assert searcher.n_pending == 0
 
     def test_lost_and_throttled_are_no_labels(self, space: Space) -> None:
         """What was nobody's fault leaves a candidate pending."""
@@ -314,68 +358,15 @@ class SearcherContract:
             assert len(rows) == space.size == 16
         assert searcher.finished
         assert searcher.ask(5) == []
-
-    def test_ray_tune_contract(self) -> None:
-        """`suggest` and `on_trial_complete` as Ray Tune calls them, errors and unknown ids included."""
-        space = SPACES["ordered"]()
-        searcher = self.make(space, metric="time", mode="min", seed=1)
-        config = searcher.suggest("t1")
-        assert isinstance(config, dict)
-        assert set(config) == {"x", "y", "z"}
-        searcher.on_trial_complete(trial_id="t1", result={"time": 2.0, "done": True})
-        searcher.suggest("t2")
-        searcher.on_trial_complete("t2", None, True)
-        searcher.suggest("t3")
-        searcher.on_trial_complete("t3", {"ciq_status": "compile_error", "ciq_message": "no"})
-        searcher.suggest("t4")
-        searcher.on_trial_complete("t4", {"other": 1})
-        searcher.on_trial_complete("never suggested", {"time": 0.0})
-        searcher.on_trial_complete("t1", {"time": 0.0})
-        best = searcher.best
-        assert best is not None
-        assert (best[0].config, best[1].values) == (config, (2.0,))
-
-    def test_ray_tune_gives_the_space(self) -> None:
-        """Without a space it takes Ray Tune's ``param_space``; asked before that it says so."""
-        searcher = self.make(None, seed=1)
-        with pytest.raises(StateError, match="space"):
-            searcher.ask(1)
-        from ray import tune
-
-        space = {"x": tune.randint(0, 5), "y": tune.choice(["a", "b"]), "fixed": 7}
-        assert searcher.set_search_properties("time", "max", space)
-        config = searcher.suggest("t1")
-        assert isinstance(config, dict)
-        assert config["fixed"] == 7
-        assert not searcher.set_search_properties("time", "max", space)
-
-    def test_ray_tune_is_told_when_it_is_over(self) -> None:
-        """FINISHED, never ``None``, when nothing runs and nothing will come."""
-        searcher = self.make(Space({"x": Range(0, 2)}), metric="time", mode="min", seed=1)
-        names: list[str] = []
-        for i in range(50):
-            config = searcher.suggest(f"t{i}")
-            if config is None:
-                searcher.on_trial_complete(names[-1], {"time": 1.0})
-                continue
-            if config == searcher.FINISHED:
-                break
-            names.append(f"t{i}")
-            searcher.on_trial_complete(f"t{i}", {"time": float(i)})
-        else:
-            pytest.fail("never finished")
-
-    def test_points_evaluated_elsewhere(self) -> None:
-        """They are learnt from and not proposed again."""
-        space = Space({"x": Range(0, 9)})
-        searcher = self.make(space, metric="m", mode="min", seed=1)
-        searcher.add_evaluated_point({"x": 4}, -5.0)
-        searcher.add_evaluated_point({"x": 5}, 0.0, error=True)
+        searcher.tell("0", Outcome("ok", (-1.0,)))  # late, or measured again
+        searcher.tell("999", Outcome("ok", (-2.0,)))
         assert searcher.best is not None
-        assert searcher.best[0].config == {"x": 4}
-        proposed = [c.config["x"] for c in searcher.ask(10)]
-        assert 4 not in proposed
-        assert 5 not in proposed
+        assert searcher.best[0].id == "0"
+        assert searcher.finished
+        searcher.remeasure("0")
+        assert not searcher.finished
+        assert [candidate.id for candidate in searcher.ask(5)] == ["0"]
+        assert searcher.finished
 
     @pytest.mark.parametrize(
         "options",

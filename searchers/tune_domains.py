@@ -3,13 +3,14 @@
 | Ray Tune | here |
 |---|---|
 | `choice([...])`, `grid_search([...])` | `Choice` |
-| `randint(a, b)`, `qrandint(a, b, q)` | `Range`; `randint` leaves `b` out, as Ray Tune does |
-| `lograndint(a, b)`, `qlograndint` | `Choice` of whole numbers, evenly spaced in the logarithm |
-| `quniform(a, b, q)` | `Range` |
+| `randint(a, b)` | `Range`, which leaves `b` out, as Ray Tune does |
+| `qrandint(a, b, q)`, `quniform(a, b, q)` | `Range` of the multiples of `q`, `b` included unless `q` is 1 |
 | `uniform(a, b)` | `Range` of 65 values |
-| `loguniform(a, b)`, `qloguniform` | `LogRange` of 65 values |
+| `loguniform(a, b)` | `LogRange` of 65 values |
+| `lograndint(a, b)`, `qlograndint`, `qloguniform` | `Choice` of at most 65, evenly spaced in the logarithm |
 
-Normal distributions and `sample_from` have no levels and are refused.
+Normal distributions have no levels and are refused. `sample_from`, and constants that are objects, never
+get here: Ray Tune takes them out of ``param_space`` and puts them back into a trial's configuration.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def from_param_space(node: Any) -> Any:
         return from_domain(node)
     if isinstance(node, Mapping):
         return {name: from_param_space(child) for name, child in node.items()}
+    if isinstance(node, (list, tuple)) and _has_domain(node):
+        return [from_param_space(child) for child in node]
     return Literal(node)
 
 
@@ -51,37 +54,55 @@ def from_domain(domain: Any) -> Param:
     Raises:
         SpaceError: It is of a kind that has no levels.
     """
-    if isinstance(domain, Mapping):
-        return Choice(domain["grid_search"])
     kind = type(domain).__name__
-    if kind == "Categorical":
-        return Choice(list(domain.categories))
+    if isinstance(domain, Mapping) or kind == "Categorical":
+        values = domain["grid_search"] if isinstance(domain, Mapping) else domain.categories
+        if _has_domain(list(values)):
+            raise SpaceError(
+                f"{values!r} has a domain inside a choice, which is more than one parameter; give "
+                "`searchers.Space` a parameter with `when`"
+            )
+        return Choice(list(values))
     sampler = domain.get_sampler() if hasattr(domain, "get_sampler") else None
     quantum = getattr(sampler, "q", None)
     if quantum is not None:
         sampler = sampler.get_sampler()  # type: ignore[union-attr]
     scale = type(sampler).__name__.strip("_")
-    if kind == "Integer" and scale == "Uniform":
-        step = int(quantum or 1)
-        # the upper limit is left out, but not when a quantum is given
-        last = domain.upper - (0 if quantum and quantum > 1 else 1)
-        return Range(domain.lower, max(domain.lower, last), min(step, max(1, last - domain.lower)))
-    if kind == "Integer" and scale == "LogUniform":
-        return Choice(_log_integers(domain.lower, domain.upper - 1, int(quantum or 1)))
-    if kind == "Float" and scale == "Uniform" and math.isfinite(domain.lower) and math.isfinite(domain.upper):
-        step = quantum or (domain.upper - domain.lower) / (CONTINUOUS_LEVELS - 1)
-        return Range(float(domain.lower), float(domain.upper), step)
-    if kind == "Float" and scale == "LogUniform":
-        return LogRange(domain.lower, domain.upper, CONTINUOUS_LEVELS)
+    if kind in ("Integer", "Float") and math.isfinite(domain.lower) and math.isfinite(domain.upper):
+        low, high = domain.lower, domain.upper
+        if quantum is not None:
+            # a limit between two multiples is drawn inwards; the tolerance is Ray Tune's
+            low, high = math.ceil(low / quantum - 1e-9) * quantum, math.floor(high / quantum + 1e-9) * quantum
+        if kind == "Integer" and quantum in (None, 1):
+            high -= 1
+        if low > high:
+            raise SpaceError(f"Ray Tune's {kind} domain from {domain.lower} to {domain.upper} has no value")
+        if low == high:
+            return Choice([low])
+        if scale == "Uniform" and kind == "Integer":
+            return Range(int(low), int(high), int(quantum or 1))
+        if scale == "Uniform":
+            return Range(float(low), float(high), quantum or (high - low) / (CONTINUOUS_LEVELS - 1))
+        if scale == "LogUniform" and kind == "Float" and quantum is None:
+            return LogRange(low, high, CONTINUOUS_LEVELS)
+        if scale == "LogUniform":
+            return Choice(_log_multiples(low, high, quantum or 1))
     raise SpaceError(
         f"Ray Tune's {kind} domain with {scale} sampling has no list of values; use choice, randint, "
         "uniform, loguniform or one of their quantised forms"
     )
 
 
-def _log_integers(low: int, high: int, quantum: int) -> list[int]:
-    count = min(CONTINUOUS_LEVELS, high - low + 1)
-    if count == 1:
-        return [low]
-    ratio = (high / low) ** (1 / (count - 1))
-    return sorted({round(low * ratio**i / quantum) * quantum or low for i in range(count)})
+def _has_domain(node: Any) -> bool:
+    """Whether there is a domain in `node`."""
+    if is_domain(node):
+        return True
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
+    return any(map(_has_domain, children))
+
+
+def _log_multiples(low: float, high: float, quantum: float) -> list[float]:
+    """Multiples of `quantum` from `low` to `high`, both included, evenly spaced in the logarithm."""
+    count = min(CONTINUOUS_LEVELS, round((high - low) / quantum) + 1)
+    ratio = (high / low) ** (1 / max(1, count - 1))
+    return sorted({round(low * ratio**i / quantum) * quantum for i in range(count)})
