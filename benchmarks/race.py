@@ -88,20 +88,20 @@ def replay(races: int) -> tuple[list[float], list[float]]:
         measured: dict[str, tuple[float, str]] = {}
         for _ in range(BUDGET):
             candidate = searcher.ask(1)[0]
-            key = land.key(candidate.config)
-            time = land.times[key]
-            if time is None:
+            row = land.row(candidate.config)
+            time = land.times[row]
+            if np.isnan(time):
                 searcher.tell(candidate.id, Outcome("run_error"))
                 continue
-            value = max(1e-9, rng.normal(time, land.deviations[key]))
+            value = max(1e-9, rng.normal(time, land.deviations[row]))
             measured[candidate.id] = (value, candidate.id)
             searcher.tell(candidate.id, Outcome("ok", (value,)))
         finalists = [name for _, name in sorted(measured.values())[:FINALISTS]]
-        rows = {name: land.key(searcher.candidate(name).config) for name in finalists}
-        true = {name: land.times[key] or 0.0 for name, key in rows.items()}
+        rows = {name: land.row(searcher.candidate(name).config) for name in finalists}
+        true = {name: float(land.times[row]) for name, row in rows.items()}
         best = min(true.values())
         lucky.append(true[finalists[0]] / best - 1)
-        noise = {name: Noise(land.deviations[key] / true[name], 0.003) for name, key in rows.items()} | {
+        noise = {name: Noise(land.deviations[row] / true[name], 0.003) for name, row in rows.items()} | {
             BASELINE: Noise(0.01, 0.003)
         }
         result = race({BASELINE: 1.05 * best, **true}, noise, number)

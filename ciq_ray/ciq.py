@@ -45,6 +45,18 @@ def _worker_type(value: Any) -> Any:
         raise ValueError(f"it must be one of {', '.join(WorkerTypes)}, or a subclass of Worker") from None
 
 
+def _cache(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    from ciq_ray.cache import LocalAutotuneCache
+
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    if isinstance(value, type) and issubclass(value, LocalAutotuneCache):
+        return value
+    raise ValueError("it must be None, True, False, a folder, or a subclass of LocalAutotuneCache")
+
+
 class Search(Model):
     """Your main class to start a search.
 
@@ -83,6 +95,15 @@ class Search(Model):
             baseline, for a verdict (`SearchResult.verdict`). It calls the objective hundreds of times,
             one call at a time; a `ciq_ray.race.Plan` says how often. The baseline is the first of
             `initial_configs`, else the space's default, else the empty configuration.
+        cache: Whether to begin with the best that earlier searches found on this machine, and to leave
+            what this one finds for later ones: ``True``, a folder, or a `LocalAutotuneCache` class such as
+            `ciq_ray.cache.StrictLocalAutotuneCache`. Up to 20 configurations are evaluated right after
+            `initial_configs`: those of searches for the same (hardware, `specialization_key`, space,
+            objective), then those of its neighbours, nearest first by the log distance of the numbers in
+            `specialization_key`. ``None``: if the searcher's `initial_population_strategy` is
+            FROM_BEST_AVAILABLE, else not. A searcher given as an instance gets nothing from it.
+        specialization_key: What the search is for besides its space, such as the shapes and types of the
+            kernel's arguments: text, a number, or lists and dicts of them.
         remeasure_every: Generations between re-measurements of the three best, whose labels are then
             replaced by the median of their measurements; 0: never. ``None``: 2, if there is to be a
             final race or the objective reports a spread, else never.
@@ -115,6 +136,8 @@ class Search(Model):
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
     target: float | Sequence[float] | None = None
     final_race: bool | Plan = False
+    cache: Annotated[Any, BeforeValidator(_cache)] = None
+    specialization_key: Any = None
     remeasure_every: Annotated[int, Field(ge=0)] | None = None
 
     _space: Space = PrivateAttr()
@@ -132,6 +155,14 @@ class Search(Model):
                 raise ValueError(refused)
         elif not hasattr(value, "ask") or not hasattr(value, "tell"):
             raise ValueError(f"it must be one of {', '.join(NAMES)}, a SpaceSearcher class or an instance")
+        return value
+
+    @field_validator("specialization_key")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        from ciq_ray.cache import specialization_text
+
+        specialization_text(value)  # refuses what JSON cannot hold
         return value
 
     @model_validator(mode="after")

@@ -30,9 +30,10 @@ from searchers.errors import OptionError
 from searchers.outcome import RETRIED, Candidate, Outcome
 
 if TYPE_CHECKING:
+    from ciq_ray.compile_timeout import CompileTimeout
     from searchers.base import SpaceSearcher
 
-__all__ = ["Budget", "Engine", "Evaluation", "Observer", "generation_of", "recorded_evaluation"]
+__all__ = ["Budget", "Engine", "Evaluation", "Observer", "Observers", "generation_of", "recorded_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,23 @@ class Observer(Protocol):
         """Nothing happened for a moment."""
 
 
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Tell all of them, in their order."""
+        for observer in self._observers:
+            observer.evaluated(evaluation)
+
+    def tick(self) -> None:
+        """Tell all of them that nothing happened."""
+        for observer in self._observers:
+            observer.tick()
+
+
 class Engine:
     """One search from its first ask to its last tell.
 
@@ -126,6 +144,8 @@ class Engine:
         pool_size: Candidates of a generation, for searchers that have none of their own.
         look_ahead: Whether to keep a stock of candidates, if the searcher allows it; pointless for a
             worker that takes a pool at a time.
+        compile_timeout: Learns how long a candidate may compile, which then goes with each task;
+            ``None``: there is no such limit.
         remeasurer: Who is measured again; nobody if ``None``.
         stop_requested: Returns true when nothing new is to be sent.
         check: Called after each tell; it may raise to end the search.
@@ -141,6 +161,7 @@ class Engine:
         observer: Observer,
         pool_size: int,
         look_ahead: bool = True,
+        compile_timeout: CompileTimeout | None = None,
         remeasurer: Remeasurer | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
         check: Callable[[], None] = lambda: None,
@@ -152,6 +173,7 @@ class Engine:
         self.observer = observer
         self.pool_size = pool_size
         self._look_ahead = look_ahead
+        self._compile_timeout = compile_timeout
         self._remeasurer = remeasurer or Remeasurer(0, budget.modes)
         self._stop_requested = stop_requested
         self._check = check
@@ -302,7 +324,8 @@ class Engine:
                 return
             candidate = self._stock.popleft()
             self._in_flight[candidate.id] = candidate
-            self.worker.submit(Task(candidate.id, candidate.config, self.generation_of(candidate)))
+            limit_s = None if self._compile_timeout is None else self._compile_timeout.limit
+            self.worker.submit(Task(candidate.id, candidate.config, self.generation_of(candidate), limit_s))
 
     def _collect(self, reports: list[Report]) -> None:
         evaluations = []
@@ -341,6 +364,8 @@ class Engine:
             self._tell(evaluation)
 
     def _tell(self, evaluation: Evaluation) -> None:
+        if self._compile_timeout is not None:
+            self._compile_timeout.observe(evaluation.outcome)
         evaluation = self._remeasurer.take(evaluation)
         told = evaluation.told
         self._told += 1

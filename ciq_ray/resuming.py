@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ciq_ray import journal as journals
 from ciq_ray import origin, settings, types
 from ciq_ray.errors import CiqError, JournalError
 from ciq_ray.race import Plan
+from ciq_ray.searching import raw_config
 from ciq_ray.spaces import from_description, resolve
+from ciq_ray.warm_start import cache_from_record
 from searchers.errors import SearcherError, SpaceError
 
 __all__ = ["fields_of", "run_folder", "tracker_record"]
@@ -31,6 +31,7 @@ _PLAIN = (
     "search_config",
     "searcher_options",
     "seed",
+    "specialization_key",
     "max_evaluations",
     "time_budget_s",
     "target",
@@ -113,8 +114,10 @@ def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         except SpaceError as error:
             raise JournalError(f"{error}; give it as `search_space`") from error
     if "initial_configs" not in given and header["initial_rows"] is not None:
-        encoding = resolve(fields["search_space"], fields["constraints"]).space.encoding
-        fields["initial_configs"] = [_config(encoding, row) for row in header["initial_rows"]]
+        space = resolve(fields["search_space"], fields["constraints"]).space
+        fields["initial_configs"] = [raw_config(space, row) for row in header["initial_rows"]]
+    if "cache" not in given:
+        fields["cache"] = cache_from_record(header.get("cache"))
     return fields
 
 
@@ -141,8 +144,3 @@ def _tracker(record: dict[str, Any] | None) -> Any:
     if record["config"] not in _TRACKERS:
         raise JournalError(f"the run had the tracker {record['config']!r}, which this release does not know")
     return getattr(types, record["config"])(**record["fields"])
-
-
-def _config(encoding: Any, row: list[int]) -> Any:
-    inactive = encoding.knocked_out(np.array([row], dtype=np.int32))[0]
-    return encoding.decode(row, inactive.tolist(), raw=True)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ciq_ray import settings
 from ciq_ray.errors import ConfigurationError
+from searchers.initial_population import InitialPopulationStrategy
 from searchers.registry import create, options_of, searcher_class
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from searchers.base import SpaceSearcher
+    from searchers.space import Space
 
-__all__ = ["make_searcher", "options_record", "searcher_record"]
+__all__ = ["effective_options", "make_searcher", "options_record", "raw_config", "searcher_record"]
 
 _GENETIC_FIELDS = (
     "generations",
@@ -26,12 +32,52 @@ _GENETIC_FIELDS = (
 )
 
 
-def make_searcher(search: Search, seed: int) -> SpaceSearcher:
+_STRATEGY = "initial_population_strategy"
+
+
+def effective_options(search: Search) -> dict[str, Any]:
+    """`searcher_options`, and what the environment makes of them; what the journal keeps of them.
+
+    ``CIQ_AUTOTUNER_INITIAL_POPULATION`` overrides `initial_population_strategy` for a searcher given by
+    name or class that has it.
+
+    Raises:
+        ConfigurationError: The variable has a value that is no strategy.
+        searchers.OptionError: There is no such searcher.
+    """
+    options = dict(search.searcher_options)
+    if isinstance(options.get(_STRATEGY), InitialPopulationStrategy):
+        options[_STRATEGY] = str(options[_STRATEGY])  # which JSON gives back as it was
+    override = settings.initial_population()
+    kind = searcher_class(search.searcher) if isinstance(search.searcher, str) else search.searcher
+    if override is None or not isinstance(kind, type) or _STRATEGY not in options_of(kind):
+        return options
+    if override not in tuple(InitialPopulationStrategy):
+        raise ConfigurationError(
+            f"CIQ_AUTOTUNER_INITIAL_POPULATION is {override!r}; it must be one of "
+            f"{', '.join(InitialPopulationStrategy)}"
+        )
+    return {**options, _STRATEGY: override}
+
+
+def make_searcher(
+    search: Search,
+    seed: int,
+    *,
+    options: dict[str, Any] | None = None,
+    further_rows: Sequence[Sequence[int]] = (),
+) -> SpaceSearcher:
     """The searcher of a search, ready to be asked.
 
     A searcher given by name or class is configured by `SearchConfiguration`, as far as it has the same
     options, and by `searcher_options`, which win. An instance is taken as it is; it gets the space if
     it has none.
+
+    Args:
+        search: The search.
+        seed: Of the searcher.
+        options: What `effective_options` made of its options when the run began; ``None``: makes of them now.
+        further_rows: Rows to propose after the initial configurations; an instance does not get them.
 
     Raises:
         ConfigurationError: An instance has another space, or has been used already.
@@ -51,14 +97,14 @@ def make_searcher(search: Search, seed: int) -> SpaceSearcher:
     kind = searcher_class(search.searcher) if isinstance(search.searcher, str) else search.searcher
     if not issubclass(kind, SpaceSearcher):
         raise ConfigurationError(f"`searcher` is {kind!r}; it must be a subclass of searchers.SpaceSearcher")
-    options = dict(search.searcher_options)
+    options = effective_options(search) if options is None else options
     if "generations" in options_of(kind) and "pool_size" in options_of(kind):
         options = {name: getattr(config, name) for name in _GENETIC_FIELDS} | options
     common: dict[str, Any] = {
         "metric": names if len(names) > 1 else names[0],
         "mode": modes if len(modes) > 1 else modes[0],
         "seed": seed,
-        "initial_configs": _initial(search),
+        "initial_configs": [*_initial(search), *(raw_config(search.space, row) for row in further_rows)],
     }
     if isinstance(search.searcher, str):
         return create(search.searcher, search.space, **common, **options)
@@ -85,6 +131,12 @@ def _adopted(searcher: SpaceSearcher, search: Search, names: list[str], modes: l
         names if len(names) > 1 else names[0], modes if len(modes) > 1 else modes[0], {}
     )
     return searcher
+
+
+def raw_config(space: Space, row: Sequence[int]) -> Any:
+    """The configuration of a row in the form in which `initial_configs` takes it: parts not rendered."""
+    matrix = np.array([row], dtype=np.int32)
+    return space.encoding.decode(list(row), space.inactive(matrix)[0].tolist(), raw=True)
 
 
 def _initial(search: Search) -> list[Any]:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +16,8 @@ import numpy as np
 from ciq_ray import journal as journals
 from ciq_ray import origin, scratch, settings
 from ciq_ray._files import write_atomic
-from ciq_ray._version import __version__
-from ciq_ray.engine import Budget, Engine
+from ciq_ray.compile_timeout import CompileTimeout
+from ciq_ray.engine import Budget, Engine, Observers
 from ciq_ray.errors import CiqError, ConfigurationError, JournalError
 from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
@@ -33,11 +29,11 @@ from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
-from ciq_ray.resuming import tracker_record
-from ciq_ray.searching import make_searcher, options_record, searcher_record
-from ciq_ray.spaces import describe
+from ciq_ray.run_header import run_header
+from ciq_ray.searching import effective_options, make_searcher
 from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
+from ciq_ray.warm_start import WarmStart
 from ciq_ray.worker.adapter import WorkerAdapter, warn_unused
 from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker
 
@@ -85,6 +81,10 @@ class Session:
         header = journals.read_header(resume_folder) if resume_folder is not None else {}
         self.num_workers = num_workers if num_workers is not None else header.get("num_workers")
         self.task_timeout = task_timeout if task_timeout is not None else header.get("task_timeout")
+        # as they were when the run began, whatever is in the environment and in the cache by now
+        self.options = effective_options(search) if resume_folder is None else search.searcher_options
+        self.warm_start = WarmStart(search, self.options)
+        self.cached_rows = self.warm_start.rows() if resume_folder is None else header.get("cached_rows", [])
         seed = header.get("seed", search.seed)
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) >> 1
         self.seed: int = drawn if seed is None else seed
@@ -109,7 +109,7 @@ class Session:
             worker = self._worker(cache, tracker)
             _whatever_happens(stack, worker.close)
             # worker processes come up while Ray Tune's base class is imported here
-            searcher = make_searcher(search, self.seed)
+            searcher = make_searcher(search, self.seed, options=self.options, further_rows=self.cached_rows)
             stack.enter_context(threadpool_limits(1))  # the cores belong to the candidates
             stack.enter_context(_frozen_heap())
             recorder = Recorder(search, searcher, tracker)
@@ -119,9 +119,10 @@ class Session:
                 worker,
                 journal,
                 budget=self._budget(searcher),
-                observer=recorder,
+                observer=Observers(recorder, self.warm_start),
                 pool_size=self.config.resolved_pool_size,
                 look_ahead=not isinstance(worker, WorkerAdapter),
+                compile_timeout=CompileTimeout.of(searcher),
                 remeasurer=self._remeasurer(searcher),
                 stop_requested=lambda: interrupts.requested,
                 check=recorder.check,
@@ -135,6 +136,7 @@ class Session:
             else:
                 self._say(f"run {search.run_id}: {folder}")
             self._search(engine, recorder, lambda: recorder.begin(total, done))
+            self.warm_start.save(searcher)
             result = recorder.result
             result.save(folder / "results.csv")
             reason = result.ended
@@ -307,7 +309,15 @@ class Session:
 
     def _journal(self, folder: Path) -> Journal:
         if self.resume_folder is None:
-            return Journal.create(folder, self._header())
+            header = run_header(
+                self.search,
+                seed=self.seed,
+                options=self.options,
+                cached_rows=self.cached_rows,
+                num_workers=self.num_workers,
+                task_timeout=self.task_timeout,
+            )
+            return Journal.create(folder, header)
         journal = Journal.reopen(folder)
         if journal.header.get("space_fingerprint") != self.search.space.fingerprint:
             journal.close()
@@ -315,51 +325,6 @@ class Session:
                 f"the search space is not the one that {str(folder)!r} was begun with; give the same one"
             )
         return journal
-
-    def _header(self) -> dict[str, Any]:
-        search = self.search
-        worker = search.worker_type
-        constraints = list(search.constraints)
-        return {
-            "run_id": search.run_id,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {
-                "ciq_ray": __version__,
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-            },
-            "machine": {
-                "host": platform.node(),
-                "platform": platform.platform(),
-                "cpus": os.cpu_count(),
-            },
-            "objective": origin.describe(search.objective_function),
-            "space": describe(search._space_parts, isinstance(search.search_space, (list, tuple))),
-            "space_fingerprint": search.space.fingerprint,
-            "constraints": constraints if all(isinstance(text, str) for text in constraints) else None,
-            "search_config": self.config.to_json_dict(),
-            "searcher": searcher_record(search.searcher),
-            "searcher_options": options_record(search.searcher_options),
-            "seed": self.seed,
-            "initial_rows": None
-            if search.initial_configs is None
-            else [search.space.encode(config, nearest=True).tolist() for config in search.initial_configs],
-            "worker_type": worker.value if isinstance(worker, WorkerTypes) else None,
-            "max_evaluations": search.max_evaluations,
-            "time_budget_s": search.time_budget_s,
-            "target": search.target,
-            "exit_on_failure": search.exit_on_failure,
-            "final_race": asdict(search.final_race)
-            if isinstance(search.final_race, Plan)
-            else search.final_race,
-            "remeasure_every": search.remeasure_every,
-            "dump_results": _absolute(search.dump_results),
-            "cache_folder": _absolute(search.cache_folder),
-            "debug": search.debug,
-            "tracker": tracker_record(search.tracker_config),
-            "num_workers": self.num_workers,
-            "task_timeout": self.task_timeout,
-        }
 
     def _cache(self, folder: Path, stack: ExitStack) -> Path:
         """A folder for what is needed meanwhile, cleaned up with `stack`."""
@@ -459,10 +424,6 @@ def _whatever_happens(stack: ExitStack, step: Callable[[], object]) -> None:
             logger.warning("and at the end of the search: %s: %s", type(another).__name__, another)
 
     stack.push(take)
-
-
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
 
 
 def _has_generations(searcher: SpaceSearcher) -> bool:

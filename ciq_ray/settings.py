@@ -3,7 +3,8 @@
 | variable | meaning | default |
 |---|---|---|
 | `CIQ_RUNS_DIR` | where runs keep their journals | `./ciq_runs` |
-| `CIQ_CACHE_DIR` | cache files, downloaded search spaces | `~/.cache/ciq_ray` |
+| `CIQ_CACHE_DIR` | cache files, best configurations, downloaded search spaces | `~/.cache/ciq_ray` |
+| `CIQ_AUTOTUNER_INITIAL_POPULATION` | overrides `initial_population_strategy` (docs/cache.md) | none |
 | `CIQ_KEEP_CACHE` | `1`: the cache files of a search are kept when it ends | off |
 | `CIQ_SEARCH_SPACES_DIR` | a folder with `manifest.json` and its files, in place of the catalogue | none |
 | `CIQ_SEARCH_SPACES_REPO` | a release to fetch search spaces from | none: nothing is fetched |
@@ -16,7 +17,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_dir", "keep_cache", "runs_dir", "search_spaces_dir", "search_spaces_repo"]
+__all__ = [
+    "cache_dir",
+    "initial_population",
+    "keep_cache",
+    "runs_dir",
+    "search_spaces_dir",
+    "search_spaces_repo",
+]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -29,6 +37,11 @@ def runs_dir() -> Path:
 def cache_dir() -> Path:
     """The root of all caches."""
     return Path(os.environ.get("CIQ_CACHE_DIR") or "~/.cache/ciq_ray").expanduser()
+
+
+def initial_population() -> str | None:
+    """What overrides the `initial_population_strategy` of searchers, if anything."""
+    return os.environ.get("CIQ_AUTOTUNER_INITIAL_POPULATION", "").strip() or None
 
 
 def keep_cache() -> bool:

@@ -33,9 +33,12 @@ def dry_run(
         as_json: Whether to print JSON.
     """
     from ciq_ray.race import Plan
-    from ciq_ray.searching import make_searcher
+    from ciq_ray.searching import effective_options, make_searcher
+    from ciq_ray.warm_start import WarmStart
 
-    searcher = make_searcher(search, search.seed or 0)
+    options = effective_options(search)
+    cached = WarmStart(search, options).rows()
+    searcher = make_searcher(search, search.seed or 0, options=options, further_rows=cached)
     candidates = searcher.ask(_FIRST)
     config = search.search_config
     limits = [config.generations * config.resolved_pool_size, search.max_evaluations, search.space.size]

@@ -194,6 +194,23 @@ def tune(
         str,
         typer.Option("--searcher", metavar="NAME", help="What to try next."),
     ] = "genetic",
+    cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Begin with the best that earlier searches found on this machine, and leave what this one "
+            "finds. [default: as the searcher says]",
+        ),
+    ] = None,
+    specialization_key: Annotated[
+        str | None,
+        typer.Option(
+            "--specialization-key",
+            metavar="TEXT",
+            help="What the search is for, such as 4096x4096xfp16: with --cache, results for nearby numbers "
+            "are a start too.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -329,6 +346,8 @@ def tune(
                 "constraints": constraint or (),
                 "initial_configs": _initial(resolved, baseline, initial, race=race, normalize=normalize),
                 "searcher": searcher,
+                "cache": cache,
+                "specialization_key": specialization_key,
                 "seed": seed,
                 "max_evaluations": max_evaluations,
                 "time_budget_s": read_seconds("--time-budget", time_budget),

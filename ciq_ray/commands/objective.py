@@ -23,6 +23,7 @@ from ciq_ray.commands.processes import Finished, Sink, run_command
 from ciq_ray.commands.scoring import Score, ScoreNotFoundError, read_output
 from ciq_ray.commands.templates import CONFIG_FILE, Template
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.worker.limits import compile_timeout
 from searchers.outcome import Outcome
 
 __all__ = ["CommandObjective"]
@@ -66,7 +67,8 @@ class CommandObjective:
         ok_exit: Exit statuses of the command that are none of a failure.
         fail_pattern: A regular expression for lines of its output that say that it has failed.
         timeout: Seconds one run of the command may take.
-        build_timeout: Seconds the build may take.
+        build_timeout: Seconds the build may take; less, if the searcher has learnt that builds take less
+            (its `compile_timeout_quantile`; see `ciq_ray.compile_timeout`).
         repeat: Runs of the command for one evaluation. The score is their median; all are in the
             outcome's ``metrics["samples"]``.
         warmup: Runs before these that do not count.
@@ -222,7 +224,8 @@ class CommandObjective:
         metrics: dict[str, Any] = {}
         if self._build and (copy is None or copy.fresh):
             before = 0 if copy is None else fingerprint(directory)
-            finished = execute("build", expanded.build, self._build_timeout)
+            limits = [limit for limit in (self._build_timeout, compile_timeout()) if limit is not None]
+            finished = execute("build", expanded.build, min(limits, default=None))
             compile_s = finished.seconds
             if finished.code != 0:
                 status = "compile_timeout" if finished.timed_out else "compile_error"

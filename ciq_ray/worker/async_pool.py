@@ -149,7 +149,7 @@ class AsyncPool(Pool):
         flight.log_start = process.log_size() if self._flights else process.trim_log()
         flight.sent_at, flight.started_at = time.monotonic(), None
         try:
-            process.send(flight.task.id, flight.config)
+            process.send(flight.task.id, flight.config, flight.task.compile_timeout)
         except OSError:
             kill([process])  # its end will be noticed, and the task sent to the next
             return False

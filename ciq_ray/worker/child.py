@@ -1,8 +1,8 @@
 """What runs in a worker process: read a task, call the objective, write what came of it.
 
 Imports as little as it can, so that a fresh process is there in tens of milliseconds. A frame is
-four bytes of length and a pickle of a tuple. The driver sends ``(task_id, pickled_config)``, the
-process sends
+four bytes of length and a pickle of a tuple. The driver sends ``(task_id, pickled_config,
+compile_timeout)``, the process sends
 
 * ``("ready",)`` once it has the function, or ``("broken", text)`` if it cannot load it;
 * ``("started", task_id, monotonic_s)``, event loops only;
@@ -19,6 +19,8 @@ import pickle
 import struct
 import sys
 import time
+
+from ciq_ray.worker.limits import set_compile_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,8 +136,9 @@ def _prepare(setup: Setup) -> None:
 def _serve(channel: Channel, function: Callable[[Any], Any], setup: Setup) -> None:
     channel.send("ready")
     while (data := channel.receive()) is not None:
-        task_id, config = pickle.loads(data)
+        task_id, config, compile_timeout = pickle.loads(data)
         del data
+        set_compile_timeout(compile_timeout)
         started = time.perf_counter()
         try:
             result = judge(function(pickle.loads(config)), setup["num_objectives"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ciq_ray.worker.child import HEADER, Channel, failure, flush, judge
+from ciq_ray.worker.limits import set_compile_timeout
 
 if TYPE_CHECKING:
     from ciq_ray.worker.child import Result, Setup
@@ -69,14 +70,15 @@ class _Server:
             end = HEADER.size + HEADER.unpack_from(self._data)[0]
             if len(self._data) < end:
                 return
-            task_id, config = pickle.loads(bytes(self._data[HEADER.size : end]))
+            task_id, config, compile_timeout = pickle.loads(bytes(self._data[HEADER.size : end]))
             del self._data[:end]
             # the loop itself keeps only weak references to its tasks
-            task = self._loop.create_task(self._evaluate(task_id, config))
+            task = self._loop.create_task(self._evaluate(task_id, config, compile_timeout))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _evaluate(self, task_id: str, config: bytes) -> None:
+    async def _evaluate(self, task_id: str, config: bytes, compile_timeout: float | None) -> None:
+        set_compile_timeout(compile_timeout)  # in the context of this task alone
         self._channel.send("started", task_id, time.monotonic())
         started = time.perf_counter()
         limit = self._setup["timeout"]

@@ -88,13 +88,19 @@ class WorkerProcess:
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid) if HAS_PIDFD else None
 
-    def send(self, task_id: str, config: bytes) -> None:
+    def send(self, task_id: str, config: bytes, compile_timeout: float | None = None) -> None:
         """Send a task to a process that waits for one.
+
+        Args:
+            task_id: What its answer will carry.
+            config: The pickled configuration.
+            compile_timeout: See `Task`.
 
         Raises:
             OSError: The process is gone, or does not read.
         """
-        data = memoryview(encode(pickle.dumps((task_id, config), pickle.HIGHEST_PROTOCOL)))
+        message = (task_id, config, compile_timeout)
+        data = memoryview(encode(pickle.dumps(message, pickle.HIGHEST_PROTOCOL)))
         deadline = time.monotonic() + _SEND_LIMIT_S
         while data:
             try:

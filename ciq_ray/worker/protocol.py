@@ -29,11 +29,14 @@ class Task:
         id: Unique among the tasks in flight; the report carries it.
         config: What the objective is called with; it gets its own copy.
         generation: The block it belongs to; the first task of a new one has the baseline measured again.
+        compile_timeout: Seconds that compiling it may take, for objectives with such a step
+            (`ciq_ray.worker.limits`); ``None`` for no limit but their own.
     """
 
     id: str
     config: Any
     generation: int = 0
+    compile_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class NativePool(Pool):
         if self._limit is not None:
             self._watch.arm(process, slot.sent_at + self._limit)
         try:
-            process.send(task.id, config)
+            process.send(task.id, config, task.compile_timeout if slot.doing == "task" else None)
         except OSError as error:
             # it died while it had nothing to do, which is not the task's fault; its end will be noticed
             kill([process])

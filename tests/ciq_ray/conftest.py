@@ -20,7 +20,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs and caches of a test go into its own folder; the folder of the runs."""
     monkeypatch.setenv("CIQ_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("CIQ_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("CIQ_KEEP_CACHE", "CIQ_SEARCH_SPACES_DIR", "CIQ_SEARCH_SPACES_REPO"):
+    for name in (
+        "CIQ_AUTOTUNER_INITIAL_POPULATION",
+        "CIQ_KEEP_CACHE",
+        "CIQ_SEARCH_SPACES_DIR",
+        "CIQ_SEARCH_SPACES_REPO",
+    ):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "runs"
 

@@ -68,6 +68,19 @@ class TestSearching:
         assert len(calls[9:]) <= 3  # 4 scores 10, which is the target; the next one may be on its way
         assert (tmp_path / "out.csv").read_text().count("\n") == 1 + len(calls) / 3
 
+    def test_a_second_search_begins_where_the_first_one_ended(self, ciq, space, bench, tmp_path):
+        ciq("tune", space(), "--seed", 1, "--cache", "--specialization-key", "n=64", "--", bench, "{x}")
+        (tmp_path / "calls").unlink()
+        again = ("tune", space(), "--seed", 2, "--specialization-key", "n=128", "--max-evaluations", 3)
+        ciq(*again, "--cache", "--", bench, "{x}")
+        calls = (tmp_path / "calls").read_text().split()
+        assert calls[:2] == ["20", "7"]  # the default, then the best of the neighbour
+        assert read_header(tmp_path / "runs" / "2")["specialization_key"] == "n=128"
+        dry = ciq(*again, "--cache", "--dry-run", "--", bench, "{x}")
+        assert f"{bench} 7\n" in dry.stdout
+        ciq(*again, "--no-cache", "--", bench, "{x}")
+        assert read_header(tmp_path / "runs" / "3")["cached_rows"] == []
+
     def test_several_objectives_in_both_directions(self, ciq, space):
         script = "echo '{\"time\": '$0', \"speed\": '$(( $0 * $0 ))'}'"
         run = ciq(

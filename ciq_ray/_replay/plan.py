@@ -1,0 +1,71 @@
+"""How a landscape is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ciq_ray._replay.recorded import Protocol
+from ciq_ray.errors import ConfigurationError
+
+__all__ = ["Plan", "at_least_one"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a landscape is searched.
+
+    Attributes:
+        searcher: A name that `searchers.create` takes.
+        budget: Evaluations of configurations of the file, failed ones included, re-measurements too.
+        batch: How many candidates are asked for at once, all of which are told before the next are.
+        noise: Draw each measurement from the recorded spread; else it is the recorded time.
+        workers: Compile workers of a search in virtual time, which asks for a batch when one of them is
+            free and none is left of the last; ``None`` for no time at all.
+        devices: Where what they have compiled runs; only with `workers`.
+        effort: See `searchers.create`.
+        options: The searcher's own.
+        restart: When a searcher has finished, a fresh one goes on with the next seed. It knows nothing of
+            the first, and what both propose is evaluated and counted twice. Else the search ends there.
+        protocol: How long an evaluation occupies a device, in virtual time.
+
+    Raises:
+        ConfigurationError: A number is not a whole one of at least 1.
+    """
+
+    searcher: str = "auto"
+    budget: int = 200
+    batch: int = 1
+    noise: bool = False
+    workers: int | None = None
+    devices: int = 1
+    effort: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    restart: bool = True
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "batch", "devices", "workers"):
+            if name != "workers" or self.workers is not None:
+                at_least_one(name, getattr(self, name))
+        if self.devices > 1 and self.workers is None:
+            raise ConfigurationError(
+                f"`devices` is {self.devices}, but without `workers` there is no virtual time; give both"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain = {name: getattr(self, name) for name in ("searcher", "budget", "batch", "noise", "workers")}
+        plain |= {name: getattr(self, name) for name in ("devices", "effort", "restart")}
+        return {**plain, "options": dict(self.options)}
+
+
+def at_least_one(name: str, value: Any) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
