@@ -13,6 +13,7 @@ import numpy as np
 
 from searchers import effort
 from searchers.base import SpaceSearcher, Trial
+from searchers.checks import number_option, share_option, whole_option
 from searchers.encoding import Matrix
 from searchers.errors import OptionError
 from searchers.outcome import Outcome
@@ -56,8 +57,11 @@ class GeneticSearch(SpaceSearcher):
     among the best quarter of the parents, a part of the next one is random too.
 
     Unless `generational` is set, nobody waits for a block to be complete: children are bred from the
-    parents and all successes that are back. A block of which fewer than 20% passed is topped up, at
-    most ten times, then the search goes on with a warning. Failed candidates are never parents.
+    parents and all successes that are back. Only, breeding begins with a whole random population, as in
+    any steady-state algorithm (Whitley, "The GENITOR Algorithm and Selection Pressure", 1989): candidates
+    are random until `pool_size` outcomes are known, of evaluations made elsewhere as well. A block of
+    which fewer than 20% passed is topped up, at most ten times, then the search goes on with a warning.
+    Failed candidates are never parents.
 
     Args:
         space: See `SpaceSearcher`.
@@ -106,14 +110,12 @@ class GeneticSearch(SpaceSearcher):
         self._given_cull = _whole("cull_size", cull_size, 2)
         if self._given_cull is not None and self._given_cull % 2:
             raise OptionError(f"`cull_size` is {cull_size!r}; it must be even")
-        if not _is_share(mutate_rate) or not 0 < mutate_rate < 1:
-            raise OptionError(f"`mutate_rate` is {mutate_rate!r}; it must lie between 0 and 1")
+        self.mutate_rate = share_option("mutate_rate", mutate_rate)
         share = init_with_true_random_threshold
-        if share is not None and not _is_share(share):
+        if share is not None and number_option("init_with_true_random_threshold", share) > 1:
             raise OptionError(
                 f"`init_with_true_random_threshold` is {share!r}; it must be None or lie between 0 and 1"
             )
-        self.mutate_rate = mutate_rate
         self.objective_weights = None if objective_weights is None else _weights(objective_weights)
         self.init_with_true_random_threshold = share
         self.enable_large_fail_pool = bool(enable_large_fail_pool)
@@ -179,8 +181,10 @@ class GeneticSearch(SpaceSearcher):
             self._blocks[number].asked += 1
 
     def _breed(self, n: int, generation: int) -> int:
-        """Propose `n` children, or random rows while there are no parents; returns how many."""
-        mating = self._mating_pool()
+        """Propose `n` children, or random rows while too little is known; returns how many."""
+        # bred from the first few successes alone, all that follow would resemble these
+        known = len(self._trials) - len(self._ready) - len(self._pending)
+        mating = self._mating_pool() if known >= self.pool_size else []
         if len(mating) < 2:
             share = self.init_with_true_random_threshold
             return len(self._admit_random(n, generation=generation, seed_share=share))
@@ -390,17 +394,11 @@ class GeneticSearch(SpaceSearcher):
 
 
 def _whole(name: str, value: int | None, least: int) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-        return value
-    raise OptionError(f"`{name}` is {value!r}; it must be None or a whole number of at least {least}")
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return None if value is None else whole_option(name, value, least)
 
 
 def _weights(weights: Sequence[float]) -> list[float]:
-    numbers = all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights)
-    if not weights or not numbers or not all(math.isfinite(w) and w > 0 for w in weights):
+    found = [number_option("objective_weights", weight) for weight in weights]
+    if not found or min(found) <= 0:
         raise OptionError(f"`objective_weights` is {weights!r}; it must be a list of numbers above 0")
-    return [float(w) for w in weights]
+    return found

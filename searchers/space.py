@@ -259,7 +259,9 @@ class Space:
         Raises:
             ConstraintError: No valid row was found.
         """
-        if self._rows is not None and not self._has_seeds:
+        # a space with neither is enumerated when somebody wants its rows, which must not change what is drawn
+        always = self._constraints or self._implied
+        if self._rows is not None and always and not self._has_seeds:
             return self._rows[rng.integers(len(self._rows), size=n)]
         found: list[Matrix] = []
         count = 0

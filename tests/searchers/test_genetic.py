@@ -13,6 +13,7 @@ from searchers import (
     OptionError,
     Outcome,
     PowerOfTwo,
+    RandomSearch,
     Range,
     Space,
     create,
@@ -72,23 +73,6 @@ def test_unknown_options_are_refused_with_the_list() -> None:
         create("genetic", SPACE, poolsize=10)
     with pytest.raises(OptionError, match=r"genetic.*random.*did you mean 'genetic'"):
         create("genetics", SPACE)
-    with pytest.raises(OptionError, match="effort"):
-        create("random", SPACE, effort="huge")
-    assert create("random", SPACE, effort="quick").count == 100  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "name", ["auto", "bayesian", "pattern", "lfbo_pattern", "lfbo_tree", "de", "de_surrogate"]
-)
-def test_searchers_that_are_to_come_are_refused_as_such(name: str) -> None:
-    message = f"`searcher` is '{name}'; it is not in this version, which has finite, genetic, random"
-    with pytest.raises(OptionError, match=message):
-        create(name, SPACE)
-
-
-def test_effort_that_is_to_come_is_refused_as_such() -> None:
-    with pytest.raises(OptionError, match="'none'; it is not in this version, which has quick, full"):
-        create("genetic", SPACE, effort="none")
 
 
 def test_generations_bound_the_search() -> None:
@@ -107,7 +91,7 @@ def test_nobody_waits_for_a_generation() -> None:
 def test_breeding_uses_what_is_back() -> None:
     """With a straggler in the first block, later candidates are bred from the others."""
     searcher = GeneticSearch(SPACE, pool_size=20, seed=4)
-    straggler, *rest = searcher.ask(20)
+    straggler, *rest = searcher.ask(21)
     for candidate in rest:
         searcher.tell(candidate.id, Outcome("ok", (loss(candidate.row),)))
     children = searcher.ask(20)
@@ -120,6 +104,37 @@ def test_breeding_uses_what_is_back() -> None:
     assert any(inherited)
     searcher.tell(straggler.id, Outcome("run_timeout"))
     assert searcher.generation_closed(0)
+
+
+@pytest.mark.parametrize("in_flight", [1, 7])
+def test_breeding_begins_with_a_whole_population(in_flight: int) -> None:
+    """Random candidates have little in common with earlier ones, children much."""
+    space = Space({f"c{i}": Choice(list("abcdefgh")) for i in range(30)})
+    searcher = GeneticSearch(space, pool_size=20, seed=4)
+    outstanding = searcher.ask(in_flight)
+    told: list[Any] = []
+    while len(told) < 60:
+        candidate = outstanding.pop(0)
+        ok = len(told) < 3 or len(told) >= 18  # three that pass early are no population
+        searcher.tell(candidate.id, Outcome("ok", (float(len(told)),)) if ok else Outcome("wrong"))
+        told.append(candidate)
+        outstanding += searcher.ask(1)
+    rows = np.array([candidate.row for candidate in told])
+    # what each has in common with the most similar one before it; two random rows share an eighth
+    shared = np.array([(rows[i] == rows[:i]).mean(axis=1).max() for i in range(1, len(rows))])
+    first_child = 20 + in_flight - 1
+    assert shared[: first_child - 1].max() < 0.5
+    assert np.median(shared[first_child - 1 :]) > 0.5
+
+
+def test_evaluations_made_elsewhere_count_as_a_population() -> None:
+    searcher = GeneticSearch(SPACE, pool_size=20, seed=4)
+    searcher.set_search_properties("m", "min", {})
+    known = RandomSearch(SPACE, seed=1).ask(100)
+    for candidate in known:
+        searcher.add_evaluated_point(candidate.config, loss(candidate.row))
+    children = [loss(candidate.row) for candidate in searcher.ask(20)]
+    assert np.mean(children) < 0.6 * np.mean([loss(candidate.row) for candidate in known])
 
 
 def test_generational_mode_waits() -> None:

@@ -1,0 +1,131 @@
+"""What people get when they do not choose."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from searchers import effort
+from searchers.bayesian import BayesianSearch
+from searchers.encoding import Matrix
+from searchers.offspring import offspring
+from searchers.outcome import Outcome
+from searchers.space import Space
+from searchers.state import positions, rows_of
+from searchers.survival import select
+from searchers.trial import Trial
+
+__all__ = ["AutoSearch"]
+
+_CHEAP_S = 0.02
+"""An evaluation that takes less costs less than a proposal of the model ..."""
+_RECENT = 32
+"""... in the median of the last successes that say what they took."""
+_MODEL_BUDGET = 1000
+_MODEL_EVERY = 8
+_SURVIVORS = 64
+_LITTER = 64
+
+
+class AutoSearch(BayesianSearch):
+    """The default: a model while it pays, evolution when it does not.
+
+    What it does when:
+
+    * At first `initial_population` random configurations, after `initial_configs`.
+    * Then Bayesian optimisation (`BayesianSearch`): the fewest evaluations to a good configuration, on small
+      spaces (all configurations are scored) as on huge ones, with one objective or several, with failures,
+      with noise. It notices when its model has nothing more to offer, and then three of four proposals are
+      neighbours and children of the best, so that it does not stop where a smooth model is blind.
+    * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
+      proposals are children of the 64 best (by value, or by NSGA-II's ranks and crowding with several
+      objectives), bred as `GeneticSearch` does; every eighth is the model's.
+    * When evaluations take less than 20 ms (the median of the last 32 that report `run_s`), all are: a
+      child costs a tenth of a millisecond, a proposal of the model some milliseconds.
+
+    Args:
+        space: See `SpaceSearcher`.
+        initial_population: See `BayesianSearch`.
+        metric: See `SpaceSearcher`.
+        mode: See `SpaceSearcher`.
+        seed: See `SpaceSearcher`.
+        initial_configs: See `SpaceSearcher`.
+
+    Raises:
+        OptionError: An argument has a value it cannot have.
+    """
+
+    def __init__(
+        self,
+        space: Space | None = None,
+        initial_population: int = effort.MODEL_INITIAL_POPULATION,
+        *,
+        metric: str | Sequence[str] | None = None,
+        mode: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        initial_configs: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(
+            space, initial_population, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs
+        )
+        self._survivors: list[int] = []
+        self._newcomers: list[int] = []
+        self._brood: deque[Matrix] = deque()
+
+    def _observe(self, trial: Trial, previous: Outcome | None) -> None:
+        super()._observe(trial, previous)
+        was_ok = previous is not None and previous.ok
+        if trial.outcome is not None and trial.outcome.ok and not was_ok:
+            self._newcomers.append(trial.index)
+
+    def _propose_by_model(self, n: int) -> int:
+        late = len(self._observed) >= _MODEL_BUDGET
+        if (late and len(self._trials) % _MODEL_EVERY) or self._cheap():
+            return self._breed(n)
+        return super()._propose_by_model(1 if late else n)
+
+    def _cheap(self) -> bool:
+        took = []
+        for index in reversed(self._observed):
+            outcome = self._outcome(index)
+            if outcome.ok and outcome.run_s is not None:
+                took.append(outcome.run_s + (outcome.compile_s or 0.0))
+            if len(took) == _RECENT:
+                break
+        return bool(took) and statistics.median(took) < _CHEAP_S
+
+    def _breed(self, n: int) -> int:
+        """Admit one child of the survivors that is new."""
+        while self._brood:
+            if self._admit(self._brood.popleft()[None, :]):
+                return 1
+        candidates = [i for i in dict.fromkeys([*self._survivors, *self._newcomers]) if self._outcome(i).ok]
+        if not candidates:  # all have been measured again, and failed
+            return len(self._admit_random(n))
+        losses = np.array([self._losses(self._outcome(index)) for index in candidates])
+        self._survivors = [candidates[i] for i in select(losses, _SURVIVORS, self._rng).tolist()]
+        self._newcomers.clear()
+        children = offspring(self._known_space(), self._rows(self._survivors), _LITTER, self._rng)
+        self._brood.extend(children[i] for i in self._fresh(children))
+        if self._brood:
+            return self._breed(n)
+        return len(self._admit_random(n))
+
+    def _algorithm_state(self) -> dict[str, Any]:
+        return {
+            **super()._algorithm_state(),
+            "survivors": self._survivors,
+            "newcomers": self._newcomers,
+            "brood": [row.tolist() for row in self._brood],
+        }
+
+    def _load_algorithm_state(self, state: dict[str, Any]) -> None:
+        super()._load_algorithm_state(state)
+        count = len(self._trials)
+        self._survivors = positions("survivors", state["survivors"], count)
+        self._newcomers = positions("newcomers", state["newcomers"], count)
+        self._brood = deque(rows_of("brood", state["brood"], self._known_space()))

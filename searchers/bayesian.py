@@ -1,0 +1,289 @@
+"""Bayesian optimisation with a Gaussian process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from searchers import effort
+from searchers.acquisition import log_expected_improvement, log_feasible, warped
+from searchers.base import SpaceSearcher, Trial
+from searchers.checks import whole_option
+from searchers.encoding import Matrix
+from searchers.features import Features
+from searchers.gaussian_process import Floats
+from searchers.moves import Moves
+from searchers.offspring import offspring
+from searchers.outcome import Outcome
+from searchers.points import GRID_LIMIT, Points, sampled
+from searchers.space import Space
+from searchers.state import positions, whole
+from searchers.surrogate import Surrogate
+
+__all__ = ["BayesianSearch"]
+
+_LEAST_SUCCESSES = 3
+"""No model is fitted to fewer."""
+_CONVERGED = -8.0
+"""Logarithm of the expected improvement, in deviations of the warped losses, below which the model
+considers the search done. It is then wrong more often than it thinks ..."""
+_FIRST_TURNS, _CLOSE_BY = 64, ("model", "neighbour")
+"""... so at first every other proposal is a neighbour of the best ..."""
+_FURTHER = ("child",) * 7 + ("model",)
+"""... and, when that has gone on for a while, most of them are what a genetic algorithm would try."""
+_PARENTS = 16
+_LITTER = 32
+_NEIGHBOUR_RADIUS = 16
+_DIGITS = 9
+"""Scores are rounded to so many digits and ties go to the first row: machines differ in the last ones."""
+_SCALAR_TILT = 0.05
+_LARGEST = 1e100
+"""Losses are cut off there: squares and differences of any that are left are finite."""
+
+
+class BayesianSearch(SpaceSearcher):
+    """The sample-efficient searcher: a Gaussian process says what is worth evaluating.
+
+    After a few random candidates, a Gaussian process (Matérn 5/2, a length scale for each parameter; see
+    `searchers.gaussian_process`) is fitted to the losses, warped so that differences near the best count most
+    (`searchers.acquisition.warped`). Proposed is the configuration with the largest expected improvement,
+    times the probability of success that a second process, fitted to what failed and what did not, gives it.
+    All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and offspring of the
+    best and random ones.
+
+    When the expected improvement becomes negligible, every other proposal is the most promising unknown
+    neighbour of the best configurations; and after 64 such proposals seven of eight are children of good
+    ones, by crossover and mutation. They find what a smooth model cannot see.
+
+    Candidates that are pending are taken to do what is expected of them, so that a batch spreads out.
+    A label's spread and number of samples are its noise. Several objectives are weighted anew for each
+    proposal (augmented Tchebycheff: Knowles, "ParEGO", 2006). A fit looks at 250 observations at most and
+    the model keeps about 500, the best half of them, so that a proposal's cost stays bounded.
+
+    Args:
+        space: See `SpaceSearcher`.
+        initial_population: Random candidates before the first fit; `initial_configs` count.
+        metric: See `SpaceSearcher`.
+        mode: See `SpaceSearcher`.
+        seed: See `SpaceSearcher`.
+        initial_configs: See `SpaceSearcher`.
+
+    Raises:
+        OptionError: An argument has a value it cannot have.
+    """
+
+    def __init__(
+        self,
+        space: Space | None = None,
+        initial_population: int = effort.MODEL_INITIAL_POPULATION,
+        *,
+        metric: str | Sequence[str] | None = None,
+        mode: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        initial_configs: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs)
+        self.initial_population = whole_option("initial_population", initial_population)
+        self._observed: list[int] = []
+        self._turn = 0
+        self._translation: Features | None = None
+        self._objective: Surrogate | None = None
+        self._feasibility: Surrogate | None = None
+        self._grid: Points | None = None
+
+    # -- what is known ----------------------------------------------------------------------------
+
+    def _observe(self, trial: Trial, previous: Outcome | None) -> None:
+        if previous is None:
+            self._observed.append(trial.index)
+            return
+        for model in (self._objective, self._feasibility):
+            if model is not None:
+                model.forget()
+
+    def _passed(self) -> list[int]:
+        """The successes, in the order in which they came."""
+        return [index for index in self._observed if self._outcome(index).ok]
+
+    def _enough(self) -> bool:
+        successes = (index for index in self._observed if self._outcome(index).ok)
+        return len(list(islice(successes, _LEAST_SUCCESSES))) == _LEAST_SUCCESSES
+
+    def _outcome(self, index: int) -> Outcome:
+        outcome = self._trials[index].outcome
+        return Outcome("lost") if outcome is None else outcome
+
+    def _rows(self, indices: Sequence[int]) -> Matrix:
+        return np.array([self._trials[index].row for index in indices], dtype=np.int32)
+
+    def _targets(self, passed: list[int]) -> tuple[Floats, Floats]:
+        """Warped losses and their noise, one for each success; several objectives are weighted anew."""
+        losses = np.array([self._losses(self._outcome(index)) for index in passed])
+        losses = losses.clip(-_LARGEST, _LARGEST)
+        noise = np.array([_noise(self._outcome(index)) for index in passed])
+        if losses.shape[1] == 1:
+            return warped(losses[:, 0], noise[:, 0])
+        low, high = losses.min(0), losses.max(0)
+        scale = np.where(high > low, np.maximum(high - low, 1 / _LARGEST), 1.0)
+        weights = self._rng.dirichlet(np.ones(losses.shape[1]))
+        weighted = weights * (losses - low) / scale
+        scalar = weighted.max(1) + _SCALAR_TILT * weighted.sum(1)
+        return warped(scalar, (np.minimum(weights / scale * np.sqrt(noise), 1.0) ** 2).sum(1))
+
+    # -- proposals --------------------------------------------------------------------------------
+
+    def _propose(self, n: int) -> None:
+        missing = self.initial_population - len(self._trials)
+        if missing > 0:
+            n -= len(self._admit_random(min(n, missing), seed_share=effort.SEED_SHARE))
+        if n > 0 and not self._enough():
+            n -= len(self._admit_random(n))
+        while n > 0 and not self._exhausted:
+            n -= self._propose_by_model(n)
+
+    def _propose_by_model(self, n: int) -> int:
+        """Admit up to `n` rows that the model chooses one after the other."""
+        passed = self._passed()
+        targets, noise = self._targets(passed)
+        order = np.argsort(targets, kind="stable")
+        best = self._rows([passed[i] for i in order[:_PARENTS]])
+        waiting = sorted({*self._pending, *self._ready})
+        points, new = self._points(best, waiting)
+        objective = self._learn_objective(passed, targets, noise, points, new)
+        feasible = self._feasible(points, new)
+        keys = np.fromiter(self._by_key, dtype=np.uint64, count=len(self._by_key))
+        free = np.ones(len(points.rows), dtype=bool)
+        free[points.places(keys)] = False
+        count = 0
+        with objective.imagining():
+            if waiting:
+                objective.imagine(self._features(self._rows(waiting)))
+            means, squares = objective.predict(targets)
+            while count < n:
+                if count and self.n_objectives > 1:
+                    targets, noise = self._targets(passed)
+                    means, squares = objective.predict(targets)
+                incumbent = float((objective.smoothed(targets) if noise.any() else targets).min())
+                improvement = log_expected_improvement(means, objective.deviations(squares), incumbent)
+                row = self._choose(points, free, improvement + feasible, feasible - means, best)
+                if row is None:
+                    break
+                (trial,) = self._admit(row[None, :])
+                free[points.places(self._known_space().keys(trial.row[None, :]))] = False
+                objective.imagine(self._features(trial.row[None, :]))
+                count += 1
+        return count or len(self._admit_random(n))
+
+    def _choose(
+        self, points: Points, free: npt.NDArray[np.bool_], score: Floats, promise: Floats, best: Matrix
+    ) -> Matrix | None:
+        """The row to propose next, ``None`` if no point is free."""
+        if not free.any():
+            return None
+        top = _highest(score, free)
+        turn = "model"
+        if score[top] < _CONVERGED:
+            turns = _CLOSE_BY if self._turn < _FIRST_TURNS else _FURTHER
+            turn = turns[self._turn % len(turns)]
+            self._turn += 1
+        row = None
+        if turn == "neighbour":
+            row = self._neighbour(points, free, promise, best)
+        elif turn == "child":
+            row = self._child(best)
+        return points.rows[top] if row is None else row
+
+    def _neighbour(
+        self, points: Points, free: npt.NDArray[np.bool_], promise: Floats, best: Matrix
+    ) -> Matrix | None:
+        """The most promising unknown neighbour of the best configuration that has one."""
+        space = self._known_space()
+        for row in best:
+            near = np.zeros(len(free), dtype=bool)
+            near[points.places(space.keys(Moves(space, row, _NEIGHBOUR_RADIUS).single()))] = True
+            near &= free
+            if near.any():
+                return np.asarray(points.rows[_highest(promise, near)])
+        return None
+
+    def _child(self, best: Matrix) -> Matrix | None:
+        """An unknown child of good configurations."""
+        children = offspring(self._known_space(), best, _LITTER, self._rng)
+        first = next(iter(self._fresh(children)), None)
+        return None if first is None else np.asarray(children[first])
+
+    # -- models -----------------------------------------------------------------------------------
+
+    @property
+    def _features(self) -> Features:
+        if self._translation is None:
+            self._translation = Features(self._known_space())
+        return self._translation
+
+    def _points(self, best: Matrix, waiting: list[int]) -> tuple[Points, bool]:
+        """What may be proposed, and whether it is something else than at the last call."""
+        space = self._known_space()
+        if space.size is None or space.size > GRID_LIMIT:
+            return sampled(space, self._features, best, list(self._rows(waiting)), self._rng), True
+        if self._grid is None and space.rows is not None:
+            self._grid = Points(space, space.rows, self._features)
+        assert self._grid is not None  # every space of this size is enumerated
+        return self._grid, False
+
+    def _learn_objective(
+        self, passed: list[int], targets: Floats, noise: Floats, points: Points, new: bool
+    ) -> Surrogate:
+        if self._objective is None:
+            self._objective = Surrogate(self._features.n_features)
+        features = self._features(self._rows(passed))
+        self._objective.learn(features, targets, noise, points.features, new_grid=new)
+        return self._objective
+
+    def _feasible(self, points: Points, new: bool) -> Floats:
+        """Logarithm of the probability of success of each point."""
+        labels = np.array([1.0 if self._outcome(index).ok else -1.0 for index in self._observed])
+        if (labels > 0).all():
+            return np.zeros(len(points.rows))
+        if self._feasibility is None:
+            self._feasibility = Surrogate(self._features.n_features)
+        features, mean = self._features(self._rows(self._observed)), labels.mean()
+        self._feasibility.learn(features, labels - mean, np.zeros(len(labels)), points.features, new_grid=new)
+        means, squares = self._feasibility.predict(labels - mean)
+        return log_feasible(means + mean, self._feasibility.deviations(squares))
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def _algorithm_state(self) -> dict[str, Any]:
+        return {
+            "observed": self._observed,
+            "turn": self._turn,
+            "objective": self._objective and self._objective.state(),
+            "feasibility": self._feasibility and self._feasibility.state(),
+        }
+
+    def _load_algorithm_state(self, state: dict[str, Any]) -> None:
+        self._observed = positions("observed", state["observed"], len(self._trials), once=True)
+        self._turn = whole("turn", state["turn"])
+        models: dict[str, Surrogate | None] = {"objective": None, "feasibility": None}
+        for name, count in (("objective", len(self._passed())), ("feasibility", len(self._observed))):
+            if state[name] is not None:
+                models[name] = model = Surrogate(self._features.n_features)
+                model.load(state[name], count)
+        self._objective, self._feasibility = models["objective"], models["feasibility"]
+
+
+def _highest(score: Floats, among: npt.NDArray[np.bool_]) -> int:
+    return int(np.where(among, np.round(score, _DIGITS), -np.inf).argmax())
+
+
+def _noise(outcome: Outcome) -> tuple[float, ...]:
+    """Variance of each value, 0 where it is unknown."""
+    spreads = outcome.spread or ()
+    if len(spreads) != len(outcome.values) or not all(map(math.isfinite, spreads)):
+        return (0.0,) * len(outcome.values)
+    return tuple(min(abs(spread), _LARGEST) ** 2 / max(1, outcome.samples or 1) for spread in spreads)
