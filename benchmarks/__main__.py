@@ -10,7 +10,7 @@ import time
 
 from benchmarks._report import ROOT, Claim, Result, table
 
-NAMES = ("throughput", "genetic_cost", "startup", "scale", "race")
+NAMES = ("throughput", "genetic_cost", "startup", "scale", "race", "quality")
 
 
 def main(arguments: list[str] | None = None) -> int:

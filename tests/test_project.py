@@ -71,7 +71,10 @@ class TestDocuments:
         for data in blocks(document, "json"):
             json.loads(data)
 
-    @pytest.mark.parametrize("name", ["search-spaces", "workers", "runs-and-resume"])
+    @pytest.mark.parametrize(
+        "name",
+        ["search-spaces", "workers", "runs-and-resume", "ray-tune", "cache", "migrating-from-helion"],
+    )
     def test_code_runs(self, name: str) -> None:
         namespace: dict[str, object] = {}
         for code in blocks(ROOT / "docs" / f"{name}.md", "python"):

@@ -205,3 +205,39 @@ def test_custom_tracker(tmp_path: Path) -> None:
     assert told == sorted(results(tmp_path).get_results()["score"])
     assert number(r"best +([\d.]+) ms", output) <= number(r"default +([\d.]+) ms", output)
     assert "log.jsonl has 32 lines, 24 of them evaluations" in output
+
+
+def test_tune_run(tmp_path: Path) -> None:
+    output = run(
+        "tune_run", tmp_path, "--trials", 12, "--searcher", "genetic", "--folder", tmp_path / "results"
+    )
+    example = load("tune_run")
+    lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()[1:]
+    tried = [json.loads(line) for line in lines]
+    assert tried[0]["config"] == example.SPACE.default
+    failed = [line for line in tried if line["outcome"]["status"] != "ok"]
+    assert all(line["config"]["type"] == "float16" for line in failed)
+    assert all(line["outcome"]["status"] == "wrong" for line in failed)
+    assert f"12 trials, 12 of 1140 configurations tried, {len(failed)} of them failed" in output
+    best = min(
+        (line for line in tried if line["outcome"]["status"] == "ok"),
+        key=lambda line: float(line["outcome"]["values"][0]),
+    )
+    for name, value in best["config"].items():
+        assert re.search(rf"^  {name} +{value}$", output, re.MULTILINE)
+    assert number(r"best +([\d.]+) ms", output) <= number(r"default +([\d.]+) ms", output)
+
+
+def test_tune_run_computes_the_product_and_finds_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    example = load("tune_run")
+    reports: list[dict[str, object]] = []
+    monkeypatch.setattr(example.tune, "report", reports.append)
+    a, b = np.random.default_rng(1).random((2, example.N, example.N))
+    for copy in (False, True):
+        config = {"rows": 64, "columns": 512, "depth": 128, "type": "float64", "copy": copy}
+        assert np.allclose(example.product(config, a, b), a @ b)
+        example.trial(config)
+    example.trial({**config, "type": "float16"})
+    assert [report.get("ciq_status", "ok") for report in reports] == ["ok", "ok", "wrong"]

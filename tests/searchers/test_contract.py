@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
-from searchers import FiniteSearch, GeneticSearch, RandomSearch, Range, Space, SpaceSearcher
+from searchers import (
+    AutoSearch,
+    BayesianSearch,
+    DESurrogateHybrid,
+    DifferentialEvolutionSearch,
+    FiniteSearch,
+    GeneticSearch,
+    LFBOPatternSearch,
+    LFBOTreeSearch,
+    Outcome,
+    PatternSearch,
+    RandomSearch,
+    Range,
+    Space,
+    SpaceSearcher,
+)
 from searchers.encoding import Matrix
 from searchers.testing import SearcherContract
 
@@ -31,6 +48,102 @@ class TestGenerational(SearcherContract):
 class TestRandom(SearcherContract):
     def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
         return RandomSearch(space, **options)
+
+
+class TestPattern(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return PatternSearch(space, initial_population=20, copies=3, **options)
+
+
+class TestLFBOPattern(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+    budget = 40
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        searcher = LFBOPatternSearch(space, initial_population=15, copies=3, num_neighbors=100, **options)
+        searcher.n_trees = 10  # a generation in a tenth of the time
+        return searcher
+
+
+class TestLFBOTree(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+    budget = 40
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        searcher = LFBOTreeSearch(space, initial_population=15, copies=3, num_neighbors=100, **options)
+        searcher.n_trees = 10
+        return searcher
+
+
+class TestDifferentialEvolution(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return DifferentialEvolutionSearch(space, **options)
+
+
+class TestGenerationalDifferentialEvolution(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return DifferentialEvolutionSearch(space, 5, 400, 0.5, False, **options)
+
+
+class TestDESurrogate(SearcherContract):
+    fills_batches = False
+    multi_objective = False
+    budget = 100
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return DESurrogateHybrid(
+            space, 20, surrogate_threshold=30, n_estimators=5, refit_frequency=3, patience=None, **options
+        )
+
+
+class TestBayesian(SearcherContract):
+    budget = 60
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return BayesianSearch(space, **options)
+
+
+class TestAuto(SearcherContract):
+    budget = 60
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return AutoSearch(space, **options)
+
+
+class _Cheap(AutoSearch):
+    """Every evaluation has taken a millisecond, so that children take over from the model."""
+
+    def tell(self, candidate_id: str, outcome: Outcome) -> None:
+        super().tell(candidate_id, replace(outcome, run_s=0.001))
+
+
+class TestCheapAuto(SearcherContract):
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return _Cheap(space, **options)
+
+
+class TestLateAuto(SearcherContract):
+    """Past the evaluations in which the model makes every proposal."""
+
+    budget = 60
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("searchers.auto._MODEL_BUDGET", 15)
+
+    def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
+        return AutoSearch(space, **options)
 
 
 class TestFinite(SearcherContract):

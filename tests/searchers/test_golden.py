@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from searchers import FiniteSearch, GeneticSearch, RandomSearch, Space, SpaceSearcher
+from searchers import (
+    DESurrogateHybrid,
+    DifferentialEvolutionSearch,
+    FiniteSearch,
+    GeneticSearch,
+    LFBOPatternSearch,
+    LFBOTreeSearch,
+    PatternSearch,
+    RandomSearch,
+    Space,
+    SpaceSearcher,
+)
 from searchers.testing import sequence, spaces
 
 FOLDER = Path(__file__).parent / "golden"
@@ -31,12 +42,24 @@ def three_objectives(space: Space) -> SpaceSearcher:
     return GeneticSearch(space, metric=["a", "b", "c"], mode=["min"] * 3, seed=7, objective_weights=[1, 2, 3])
 
 
+def with_a_surrogate(space: Space) -> SpaceSearcher:
+    return DESurrogateHybrid(space, 20, surrogate_threshold=40, n_estimators=10, patience=None, seed=7)
+
+
 SEARCHERS: dict[str, Callable[[Space], SpaceSearcher]] = {
+    "de": lambda space: DifferentialEvolutionSearch(space, 20, seed=7),
+    "de_generational": lambda space: DifferentialEvolutionSearch(space, 20, immediate_update=False, seed=7),
+    "de_surrogate": with_a_surrogate,
     "finite": lambda space: FiniteSearch(space, [space.decode(row) for row in _rows(space)]),
     "genetic": lambda space: GeneticSearch(space, seed=7),
     "genetic_generational": lambda space: GeneticSearch(space, seed=7, pool_size=20, generational=True),
     "genetic_two_objectives": two_objectives,
     "genetic_three_objectives": three_objectives,
+    "lfbo_pattern": lambda space: LFBOPatternSearch(space, 20, 2, 2, frac_selected=0.3, seed=7),
+    "lfbo_tree": lambda space: LFBOTreeSearch(
+        space, frac_selected=0.3, initial_population=20, copies=2, max_generations=2, seed=7
+    ),
+    "pattern": lambda space: PatternSearch(space, 20, seed=7),
     "random": lambda space: RandomSearch(space, seed=7),
 }
 

@@ -1,0 +1,1 @@
+"""Other tuners on the recorded landscapes, each at its own defaults."""
