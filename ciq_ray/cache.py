@@ -109,11 +109,16 @@ def iter_cache_entries(
     Args:
         cache_path: The folder, such as `best_configs_dir()`; one that does not exist has no entries.
         max_scan: How many files to look at, at most; ``None``: all.
+
+    Raises:
+        ConfigurationError: `max_scan` is not a whole number of at least 0.
     """
-    for path in newest_first(Path(cache_path))[:max_scan]:
-        entry = parsed(path)
-        if entry is not None:
-            yield entry
+    if max_scan is not None and (not isinstance(max_scan, int) or isinstance(max_scan, bool) or max_scan < 0):
+        raise ConfigurationError(
+            f"`max_scan` is {max_scan!r}; it must be a whole number, at least 0, or None for all"
+        )
+    entries = map(parsed, newest_first(Path(cache_path))[:max_scan])
+    return (entry for entry in entries if entry is not None)
 
 
 class LocalAutotuneCache:
@@ -279,7 +284,11 @@ class LocalAutotuneCache:
             ) from error
 
     def _checked(self, score: float | Sequence[float]) -> tuple[float, ...]:
-        numbers = [float(score)] if isinstance(score, Real) else list(map(float, score))  # type: ignore[arg-type]
+        scores: Any = [score] if isinstance(score, Real) else score
+        try:
+            numbers = [] if isinstance(scores, (str, bytes)) else list(map(float, scores))
+        except (TypeError, ValueError, OverflowError):
+            numbers = []
         if len(numbers) != len(self._blank.modes) or not all(map(math.isfinite, numbers)):
             raise ConfigurationError(
                 f"`score` is {score!r}; it must be one finite number for each of {len(self._blank.modes)} "

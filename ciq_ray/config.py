@@ -127,7 +127,8 @@ class Config(Mapping[str, Any]):
             if value is not None and not fits(value):
                 raise ConfigurationError(f"`{name}` is {value!r}; it must be {wanted}, or None")
         set_ones = {name: value for name, value in given.items() if value is not None}
-        self._values: dict[str, Any] = _copied({**set_ones, **kwargs})
+        self._values: dict[str, Any]
+        self.__dict__["_values"] = _copied({**set_ones, **kwargs})
 
     def __getitem__(self, name: str) -> Any:
         return _copied(self._values[name])
@@ -145,6 +146,18 @@ class Config(Mapping[str, Any]):
         if name in _CHECKS:
             return _DEFAULTS.get(name)
         raise AttributeError(f"the configuration has no {name!r}; it has {', '.join(values) or 'nothing'}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise self._refusal(name)
+
+    def __delattr__(self, name: str) -> None:
+        raise self._refusal(name)
+
+    def _refusal(self, name: str) -> AttributeError:
+        return AttributeError(
+            f"`{name}` cannot be changed: a configuration stays as it was made; make another one, with "
+            f"Config(**{{**config, {name!r}: ...}})"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):

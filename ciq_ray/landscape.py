@@ -206,7 +206,9 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{path} cannot be read as CSV: {error}") from error
     if len(lines) < 2:
         what = "has a header and no rows" if lines else "is empty"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from searchers.space import Space
 
 __all__ = ["effective_options", "make_searcher", "options_record", "raw_config", "searcher_record"]
+
+logger = logging.getLogger(__name__)
 
 _GENETIC_FIELDS = (
     "generations",
@@ -50,13 +53,13 @@ def effective_options(search: Search) -> dict[str, Any]:
         options[_STRATEGY] = str(options[_STRATEGY])  # which JSON gives back as it was
     override = settings.initial_population()
     kind = searcher_class(search.searcher) if isinstance(search.searcher, str) else search.searcher
-    if override is None or not isinstance(kind, type) or _STRATEGY not in options_of(kind):
-        return options
-    if override not in tuple(InitialPopulationStrategy):
+    if override is not None and override not in tuple(InitialPopulationStrategy):
         raise ConfigurationError(
             f"CIQ_AUTOTUNER_INITIAL_POPULATION is {override!r}; it must be one of "
             f"{', '.join(InitialPopulationStrategy)}"
         )
+    if override is None or not isinstance(kind, type) or _STRATEGY not in options_of(kind):
+        return options
     return {**options, _STRATEGY: override}
 
 
@@ -71,7 +74,7 @@ def make_searcher(
 
     A searcher given by name or class is configured by `SearchConfiguration`, as far as it has the same
     options, and by `searcher_options`, which win. An instance is taken as it is; it gets the space if
-    it has none.
+    it has none, and a warning in the log says what it does not get.
 
     Args:
         search: The search.
@@ -89,6 +92,7 @@ def make_searcher(
     modes = [config.problem_type.value] * config.num_objectives
     names = ["score"] if len(modes) == 1 else [f"score_{i}" for i in range(len(modes))]
     if isinstance(search.searcher, SpaceSearcher):
+        _say_what_is_missed(search.searcher, search, len(further_rows))
         return _adopted(search.searcher, search, names, modes)
     if not isinstance(search.searcher, (str, type)):
         raise ConfigurationError(
@@ -131,6 +135,24 @@ def _adopted(searcher: SpaceSearcher, search: Search, names: list[str], modes: l
         names if len(names) > 1 else names[0], modes if len(modes) > 1 else modes[0], {}
     )
     return searcher
+
+
+def _say_what_is_missed(searcher: SpaceSearcher, search: Search, n_cached: int) -> None:
+    """Warn of the cache and the environment, which reach a searcher through its constructor only."""
+    strategy, override = getattr(searcher, _STRATEGY, None), settings.initial_population()
+    missed = []
+    if n_cached:
+        missed.append(f"it does not begin with the {n_cached} configurations of the cache")
+    if strategy == InitialPopulationStrategy.FROM_BEST_AVAILABLE and search.cache is None:
+        missed.append(f"its {_STRATEGY} {str(strategy)!r} does not switch the cache on")
+    if strategy is not None and override is not None and override != strategy:
+        missed.append(f"CIQ_AUTOTUNER_INITIAL_POPULATION does not override its {_STRATEGY}")
+    if missed:
+        logger.warning(
+            "`searcher` is an instance, which is taken as it is: %s; give its name or class, and its options "
+            "as `searcher_options`",
+            ", and ".join(missed),
+        )
 
 
 def raw_config(space: Space, row: Sequence[int]) -> Any:

@@ -16,6 +16,9 @@ _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
 _FAR = -30.0
 """From there on the expansion is as exact as the formula, and soon the only one that does not underflow."""
 _LABEL_NOISE = 0.05
+_CAUTION = 4.0
+"""Power of the probability of success: the model of the objective, which has seen successes only, promises
+most where it has to extrapolate into what fails."""
 
 
 def warped(losses: Floats, noise: Floats) -> tuple[Floats, Floats]:
@@ -60,10 +63,11 @@ def log_expected_improvement(means: Floats, deviations: Floats, best: float) -> 
 
 
 def log_feasible(means: Floats, deviations: Floats) -> Floats:
-    """Logarithm of the probability of success, from a regression on labels 1 (success) and -1 (failure).
+    """What failing takes from the logarithm of an acquisition, from a regression on labels 1 and -1.
 
-    Least-squares classification with a probit link (Rasmussen and Williams 2006, section 6.5).
+    The logarithm of the probability of success (least-squares classification with a probit link: Rasmussen
+    and Williams 2006, section 6.5), times 4.
     """
     from scipy.special import log_ndtr
 
-    return np.asarray(log_ndtr(means / np.sqrt(deviations**2 + _LABEL_NOISE)))
+    return np.asarray(_CAUTION * log_ndtr(means / np.sqrt(deviations**2 + _LABEL_NOISE)))

@@ -25,6 +25,8 @@ _CHEAP_S = 0.02
 """An evaluation that takes less costs less than a proposal of the model ..."""
 _RECENT = 32
 """... in the median of the last successes that say what they took."""
+_MODEL_FIRST = 200
+"""Proposals of the model whatever evaluations cost: together they cost about a second."""
 _MODEL_BUDGET = 1000
 _MODEL_EVERY = 8
 _SURVIVORS = 64
@@ -44,8 +46,8 @@ class AutoSearch(BayesianSearch):
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children of the 64 best (by value, or by NSGA-II's ranks and crowding with several
       objectives), bred as `GeneticSearch` does; every eighth is the model's.
-    * When evaluations take less than 20 ms (the median of the last 32 that report `run_s`), all are: a
-      child costs a tenth of a millisecond, a proposal of the model some milliseconds.
+    * When evaluations take less than 20 ms (the median of the last 32 that report `run_s`), all are after the
+      first 200: a child costs a tenth of a millisecond, a proposal of the model some milliseconds.
 
     Args:
         space: See `SpaceSearcher`.
@@ -89,6 +91,8 @@ class AutoSearch(BayesianSearch):
         return super()._propose_by_model(1 if late else n)
 
     def _cheap(self) -> bool:
+        if len(self._observed) < _MODEL_FIRST:
+            return False
         took = []
         for index in reversed(self._observed):
             outcome = self._outcome(index)
@@ -107,7 +111,8 @@ class AutoSearch(BayesianSearch):
         if not candidates:  # all have been measured again, and failed
             return len(self._admit_random(n))
         losses = np.array([self._losses(self._outcome(index)) for index in candidates])
-        self._survivors = [candidates[i] for i in select(losses, _SURVIVORS, self._rng).tolist()]
+        n_parents = min(_SURVIVORS, max(2, len(self._observed) // 4))
+        self._survivors = [candidates[i] for i in select(losses, n_parents, self._rng).tolist()]
         self._newcomers.clear()
         children = offspring(self._known_space(), self._rows(self._survivors), _LITTER, self._rng)
         self._brood.extend(children[i] for i in self._fresh(children))

@@ -40,6 +40,7 @@ class SpaceSearcher(TuneContract):
     Attributes:
         space: The space, ``None`` until it is known.
         seed: As given, or the one that was drawn.
+        takes_several: Whether there may be several objectives.
         looks_ahead: Whether a caller may keep a few candidates in stock: cheap proposals that lose
             little when they do not know the very last outcome.
 
@@ -49,6 +50,7 @@ class SpaceSearcher(TuneContract):
     """
 
     looks_ahead: ClassVar[bool] = False
+    takes_several: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class SpaceSearcher(TuneContract):
         initial_configs: Sequence[Any] = (),
     ) -> None:
         metrics, modes = check_metrics(metric, mode)
+        self._check_objectives(len(modes))
         super().__init__(
             metric if metric is None or isinstance(metric, str) else list(metric),
             (modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
@@ -153,6 +156,7 @@ class SpaceSearcher(TuneContract):
         if index is None or outcome.status in RETRIED:
             return
         if outcome.ok:
+            self._check_objectives(len(outcome.values))
             if self._metrics is None and self._modes == ["min"]:
                 self._modes = ["min"] * len(outcome.values)
             if len(outcome.values) != len(self._modes):
@@ -402,6 +406,13 @@ class SpaceSearcher(TuneContract):
     def n_objectives(self) -> int:
         """How many values an outcome has."""
         return len(self._modes)
+
+    def _check_objectives(self, count: int) -> None:
+        if count > 1 and not self.takes_several:
+            raise OptionError(
+                f"there are {count} objectives in `metric` or in an outcome, but {type(self).__name__} takes "
+                "one objective; use 'auto', 'bayesian' or 'genetic' for several"
+            )
 
     def _known_space(self) -> Space:
         if self.space is None:

@@ -52,7 +52,8 @@ class BayesianSearch(SpaceSearcher):
     After a few random candidates, a Gaussian process (Matérn 5/2, a length scale for each parameter; see
     `searchers.gaussian_process`) is fitted to the losses, warped so that differences near the best count most
     (`searchers.acquisition.warped`). Proposed is the configuration with the largest expected improvement,
-    times the probability of success that a second process, fitted to what failed and what did not, gives it.
+    times the fourth power of the probability of success that a second process, fitted to what failed and what
+    did not, gives it.
     All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and offspring of the
     best and random ones.
 
@@ -110,9 +111,13 @@ class BayesianSearch(SpaceSearcher):
         """The successes, in the order in which they came."""
         return [index for index in self._observed if self._outcome(index).ok]
 
-    def _enough(self) -> bool:
-        successes = (index for index in self._observed if self._outcome(index).ok)
-        return len(list(islice(successes, _LEAST_SUCCESSES))) == _LEAST_SUCCESSES
+    def _can_be_modelled(self) -> bool:
+        """Whether there are successes enough, and they differ: a model of a constant likes corners best."""
+        successes = (self._outcome(index) for index in self._observed if self._outcome(index).ok)
+        first = [outcome.values for outcome in islice(successes, _LEAST_SUCCESSES)]
+        return len(first) == _LEAST_SUCCESSES and (
+            len(set(first)) > 1 or any(outcome.values != first[0] for outcome in successes)
+        )
 
     def _outcome(self, index: int) -> Outcome:
         outcome = self._trials[index].outcome
@@ -141,7 +146,7 @@ class BayesianSearch(SpaceSearcher):
         missing = self.initial_population - len(self._trials)
         if missing > 0:
             n -= len(self._admit_random(min(n, missing), seed_share=effort.SEED_SHARE))
-        if n > 0 and not self._enough():
+        if n > 0 and not self._can_be_modelled():
             n -= len(self._admit_random(n))
         while n > 0 and not self._exhausted:
             n -= self._propose_by_model(n)
@@ -245,7 +250,7 @@ class BayesianSearch(SpaceSearcher):
         return self._objective
 
     def _feasible(self, points: Points, new: bool) -> Floats:
-        """Logarithm of the probability of success of each point."""
+        """What the risk of failing takes from the acquisition at each point, see `log_feasible`."""
         labels = np.array([1.0 if self._outcome(index).ok else -1.0 for index in self._observed])
         if (labels > 0).all():
             return np.zeros(len(points.rows))

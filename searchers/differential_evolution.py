@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,8 @@ class DifferentialEvolutionSearch(SpaceSearcher):
         OptionError: An argument has a value it cannot have, or there are several objectives.
     """
 
+    takes_several: ClassVar[bool] = False
+
     def __init__(
         self,
         space: Space | None = None,
@@ -100,7 +102,6 @@ class DifferentialEvolutionSearch(SpaceSearcher):
         initial_configs: Sequence[Any] = (),
     ) -> None:
         super().__init__(space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs)
-        self._check_one_objective()
         self.population_size = whole_option("population_size", population_size, _LEAST_POPULATION)
         self.max_generations = whole_option("max_generations", max_generations, 0)
         self.crossover_rate = number_option("crossover_rate", crossover_rate)
@@ -247,7 +248,6 @@ class DifferentialEvolutionSearch(SpaceSearcher):
     # -- learning ---------------------------------------------------------------------------------
 
     def _observe(self, trial: Trial, previous: Outcome | None) -> None:
-        self._check_one_objective()
         if previous is not None:
             return  # members are compared by their latest labels
         if isinstance(trial.tag, int):
@@ -315,13 +315,6 @@ class DifferentialEvolutionSearch(SpaceSearcher):
         else:
             self._stale += 1
 
-    def _check_one_objective(self) -> None:
-        if self.n_objectives != 1:
-            raise OptionError(
-                f"`metric` has {self.n_objectives} names; differential evolution has one objective. The "
-                "searchers 'auto', 'bayesian' and 'genetic' take several"
-            )
-
     def _passed(self, index: int) -> bool:
         outcome = self._trials[index].outcome
         return outcome is not None and outcome.ok
@@ -344,7 +337,6 @@ class DifferentialEvolutionSearch(SpaceSearcher):
     def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
         """See `SpaceSearcher.set_search_properties`; several objectives are refused."""
         taken = super().set_search_properties(metric, mode, config, **spec)
-        self._check_one_objective()
         if self.space is not None and not self._trials:
             self._population.missing(self.space, len(self._initial))
         return taken

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,12 +77,14 @@ class PatternSearch(SpaceSearcher):
         initial_configs: See `SpaceSearcher`; they belong to the initial population.
 
     Attributes:
-        num_neighbors_cap: The most neighbours a generation looks at, drawn at random; -1 for all.
+        num_neighbors_cap: The most neighbours a generation looks at, drawn at random; -1 for all. It is
+            checked by `ask`.
 
     Raises:
         OptionError: An argument has a value it cannot have, or there are several objectives.
     """
 
+    takes_several: ClassVar[bool] = False
     num_neighbors_cap: int = -1
     patience: int = 0
     """Generations without improvement, one after the other, that a copy survives."""
@@ -103,7 +106,6 @@ class PatternSearch(SpaceSearcher):
         initial_configs: Sequence[Any] = (),
     ) -> None:
         super().__init__(space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs)
-        self._check_one_objective()
         self.initial_population = whole_option("initial_population", initial_population)
         self.copies = whole_option("copies", copies)
         self.max_generations = whole_option("max_generations", max_generations)
@@ -133,14 +135,14 @@ class PatternSearch(SpaceSearcher):
     def _new_of(self, rows: Matrix) -> Matrix:
         """Those of some rows that are valid and were not proposed before, `num_neighbors_cap` of them."""
         rows = rows[list(self._fresh(rows))]
-        if 0 < self.num_neighbors_cap < len(rows):
+        if self.num_neighbors_cap != -1 and self.num_neighbors_cap < len(rows):
             return rows[np.sort(self._rng.choice(len(rows), self.num_neighbors_cap, replace=False))]
         return rows
 
     # -- proposing --------------------------------------------------------------------------------
 
     def _propose(self, n: int) -> None:
-        self._check_one_objective()
+        self._check_cap()
         if not self._started:
             self._populate()
             if self._ready or self._pending:
@@ -194,16 +196,6 @@ class PatternSearch(SpaceSearcher):
 
     # -- learning ---------------------------------------------------------------------------------
 
-    def tell(self, candidate_id: str, outcome: Outcome) -> None:
-        """See `SpaceSearcher.tell`.
-
-        Raises:
-            OptionError: `outcome` is not an `Outcome`, or has not one value.
-        """
-        if isinstance(outcome, Outcome) and len(outcome.values) > 1:
-            raise self._too_many(len(outcome.values))
-        super().tell(candidate_id, outcome)
-
     def _observe(self, trial: Trial, previous: Outcome | None) -> None:
         if trial.tag is None or previous is not None:
             return
@@ -231,15 +223,12 @@ class PatternSearch(SpaceSearcher):
     def _finished(self) -> bool:
         return self._started and not any(copy.alive for copy in self._copies)
 
-    def _check_one_objective(self) -> None:
-        if self.n_objectives > 1:
-            raise self._too_many(self.n_objectives)
-
-    def _too_many(self, count: int) -> OptionError:
-        return OptionError(
-            f"`metric` has {count} objectives, but {type(self).__name__} takes one; use 'auto', 'bayesian' "
-            "or 'genetic' for several"
-        )
+    def _check_cap(self) -> None:
+        cap: Any = self.num_neighbors_cap
+        if not isinstance(cap, Integral) or isinstance(cap, bool) or (cap != -1 and cap < 1):
+            raise OptionError(
+                f"`num_neighbors_cap` is {cap!r}; it must be a whole number of at least 1, or -1 for all"
+            )
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,8 @@ class Surrogate:
     """A Gaussian process on the observations of a search, over the points that may be proposed.
 
     What it predicts depends only on the observations, in their order, and on what `state` says, so that
-    a restored one predicts the same to the last bit.
+    a restored one predicts the same to the last bit. The noise of an observation is part of that: on the
+    scale of the targets it changes with all of them, and what is kept is that of the moment it was added.
 
     Args:
         n_features: Number of features of an observation.
@@ -41,8 +43,8 @@ class Surrogate:
         self._hyperparameters = Hyperparameters.initial(n_features)
         self._fitted_at: int | None = None
         self._members: list[int] = []
+        self._noise: list[float] = []
         self._posterior: Posterior | None = None
-        self._added = 0
 
     def learn(
         self, features: Floats, targets: Floats, noise: Floats, grid: Floats, *, new_grid: bool
@@ -52,7 +54,8 @@ class Surrogate:
         Args:
             features: All observations, shape (n, n_features); at least one. Known ones come first.
             targets: Their targets, less is better, shape (n,); those of known ones may have changed.
-            noise: Known variance of each target, shape (n,).
+            noise: Known variance of each target, shape (n,); of those that are known already it is looked at
+                only when the model is fitted anew.
             grid: Features of the points to predict at.
             new_grid: Whether `grid` is another one than at the last call.
         """
@@ -64,15 +67,18 @@ class Surrogate:
                 features[chosen], targets[chosen], self._hyperparameters, noise[chosen]
             )
             self._members = _spread(targets, _KEEP).tolist()
+            self._noise = noise[self._members].tolist()
             self._fitted_at = n
+        known = self._n_added
+        self._noise += noise[known:].tolist()
         if due or new_grid or self._posterior is None:
             self._posterior = Posterior(grid, self._hyperparameters)
-            self._posterior.add(features[self._members], noise[self._members])
-            self._added = self._fitted_at or 0
-        while self._added < n:
+            self._posterior.add(features[self._members], np.array(self._noise[: len(self._members)]))
+            known = self._fitted_at or 0
+        first = len(self._noise) - (n - known)
+        for row, variance in zip(features[known:], self._noise[first:], strict=True):
             # one by one, so that the sums do not depend on how many came at once
-            self._posterior.add(features[self._added, None], noise[self._added, None])
-            self._added += 1
+            self._posterior.add(row[None, :], np.array([variance]))
 
     def predict(self, targets: Floats) -> tuple[Floats, float]:
         """Means over the grid, given the targets of all observations; and what `deviations` needs."""
@@ -107,13 +113,18 @@ class Surrogate:
         return self._posterior
 
     @property
+    def _n_added(self) -> int:
+        """How many observations have been taken in, those that are not kept included."""
+        return (self._fitted_at or 0) + len(self._noise) - len(self._members)
+
+    @property
     def _order(self) -> list[int]:
-        return [*self._members, *range(self._fitted_at or 0, self._added)]
+        return [*self._members, *range(self._fitted_at or 0, self._n_added)]
 
     def forget(self) -> None:
         """Fit anew at the next occasion: an observation is not what it was."""
         self._fitted_at = self._posterior = None
-        self._members = []
+        self._members, self._noise = [], []
 
     def state(self) -> dict[str, Any]:
         """JSON data."""
@@ -122,6 +133,7 @@ class Surrogate:
             "log_noise": self._hyperparameters.log_noise,
             "fitted_at": self._fitted_at,
             "members": self._members,
+            "noise": list(self._noise),
         }
 
     def load(self, state: dict[str, Any], n: int) -> None:
@@ -136,6 +148,15 @@ class Surrogate:
         self._hyperparameters = Hyperparameters(tuple(scales), float(state["log_noise"]))
         self._fitted_at = None if state["fitted_at"] is None else whole("fitted_at", state["fitted_at"], n)
         self._members = positions("members", state["members"], n, once=True)
+        self._noise = [float(variance) for variance in state["noise"]]
+        later = n - (n if self._fitted_at is None else self._fitted_at)
+        if not 0 <= len(self._noise) - len(self._members) <= later:
+            raise StateError(
+                f"`noise` has {len(self._noise)} numbers; it must have one for each of {len(self._members)} "
+                f"members, and for at most {later} observations after them"
+            )
+        if not all(0 <= variance < math.inf for variance in self._noise):
+            raise StateError(f"`noise` is {self._noise}; it must be finite numbers of at least 0")
         self._posterior = None
 
 

@@ -348,6 +348,17 @@ class SearcherContract(TunePromises):
         with pytest.raises(OptionError, match="metric"):
             searcher.tell(candidate.id, Outcome("ok", (1.0, 2.0)))
 
+    def test_several_values_are_refused_in_time(self, space: Space) -> None:
+        """Without a metric too; and nothing is lost by it."""
+        if self.multi_objective:
+            pytest.skip("several objectives are fine")
+        searcher = self.make(space, seed=1)
+        candidate = searcher.ask(1)[0]
+        with pytest.raises(OptionError, match="one objective"):
+            searcher.tell(candidate.id, Outcome("ok", (1.0, 2.0)))
+        searcher.tell(candidate.id, Outcome("ok", (1.0,)))
+        assert searcher.best is not None
+
     def test_small_space_is_exhausted(self) -> None:
         """Every configuration once, then it is finished; nothing hangs."""
         space = Space({"x": Range(0, 3), "y": Boolean(), "f": Literal("-f", knockout_prob=0.5)})

@@ -71,6 +71,10 @@ class TuneContract(Searcher):
     def _learn(self, row: Matrix, outcome: Outcome) -> None:
         """Take in an evaluation made elsewhere."""
 
+    @abstractmethod
+    def _check_objectives(self, count: int) -> None:
+        """Refuse more objectives than the algorithm takes."""
+
     @property
     @abstractmethod
     def finished(self) -> bool:
@@ -89,6 +93,7 @@ class TuneContract(Searcher):
         """
         if metric and self._metrics is None:
             metrics, modes = check_metrics(metric, mode)
+            self._check_objectives(len(modes))
             if modes != self._modes and any(trial.outcome is not None for trial in self._trials):
                 raise OptionError(
                     f"`mode` is {mode!r}, but outcomes have been taken in as 'min' already; give `metric` "

@@ -15,6 +15,7 @@ HEAVY = (
     "mlflow",
     "torch",
     "pymoo",
+    "matplotlib",
     "plotly",
     "sklearn",
     "pandas",
@@ -76,19 +77,27 @@ def test_names_of_ciq_ray():
 
 def test_names_of_searchers():
     assert sorted(searchers.__all__) == [
+        "AutoSearch",
+        "BayesianSearch",
         "Boolean",
         "Candidate",
         "Choice",
         "ConfigError",
         "ConstraintError",
+        "DESurrogateHybrid",
+        "DifferentialEvolutionSearch",
         "FAILURES",
         "FiniteSearch",
         "GeneticSearch",
+        "InitialPopulationStrategy",
+        "LFBOPatternSearch",
+        "LFBOTreeSearch",
         "ListOf",
         "Literal",
         "LogRange",
         "OptionError",
         "Outcome",
+        "PatternSearch",
         "Permutation",
         "PowerOfTwo",
         "RandomSearch",
@@ -99,6 +108,7 @@ def test_names_of_searchers():
         "SpaceError",
         "SpaceSearcher",
         "StateError",
+        "compute_leaf_similarity",
         "create",
     ]
 

@@ -73,7 +73,15 @@ class TestDocuments:
 
     @pytest.mark.parametrize(
         "name",
-        ["search-spaces", "workers", "runs-and-resume", "ray-tune", "cache", "migrating-from-helion"],
+        [
+            "search-spaces",
+            "searchers",
+            "workers",
+            "runs-and-resume",
+            "ray-tune",
+            "cache",
+            "migrating-from-helion",
+        ],
     )
     def test_code_runs(self, name: str) -> None:
         namespace: dict[str, object] = {}
@@ -97,6 +105,13 @@ class TestDocuments:
         for kind in [*files._KINDS.values(), files.ListOf]:
             assert f"`{kind.__name__}(" in text
             assert f"`{kind.kind}`" in text
+
+    def test_every_searcher_has_its_paragraph(self) -> None:
+        from searchers.registry import NAMES, searcher_class
+
+        text = (ROOT / "docs" / "searchers.md").read_text()
+        for name in NAMES:
+            assert f"**`{name}`** (`{searcher_class(name).__name__}`)." in text, name
 
     def test_every_status_is_explained(self) -> None:
         from searchers import STATUSES
@@ -253,7 +268,8 @@ class TestMakefile:
         self.make(folder, "demo")
         assert self.calls(folder)[-1] == "examples/ptxas_spill.py --output demo-out"
         self.make(folder, "bench")
-        assert self.calls(folder) == ["-m benchmarks"]
+        install = "-m pip install -qq --disable-pip-version-check --constraint constraints.txt"
+        assert self.calls(folder) == [f"{install} --editable .[bench]", "-m benchmarks"]
 
     @pytest.fixture
     def bare(self, folder: Path) -> Path:

@@ -31,7 +31,8 @@ class Plan:
         protocol: How long an evaluation occupies a device, in virtual time.
 
     Raises:
-        ConfigurationError: A number is not a whole one of at least 1.
+        ConfigurationError: A number is not a whole one of at least 1, or nothing would be searched: `effort`
+            is ``"none"``, or `searcher` is ``"finite"`` without `configs` among its `options`.
     """
 
     searcher: str = "auto"
@@ -52,6 +53,17 @@ class Plan:
         if self.devices > 1 and self.workers is None:
             raise ConfigurationError(
                 f"`devices` is {self.devices}, but without `workers` there is no virtual time; give both"
+            )
+
+        if self.effort == "none":
+            raise ConfigurationError(
+                "`effort` is 'none', which evaluates a space's default configuration alone, and a landscape "
+                "has none; use 'quick' or 'full'"
+            )
+        if self.searcher == "finite" and "configs" not in self.options:
+            raise ConfigurationError(
+                "`searcher` is 'finite', which evaluates only what its option `configs` lists; use another "
+                "one, or give `options` with `configs` from Python"
             )
 
     def to_dict(self) -> dict[str, Any]:

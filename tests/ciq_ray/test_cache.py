@@ -125,9 +125,22 @@ class TestEntries:
         with pytest.raises(ConfigurationError, match="score"):
             cache.put(config(3), 1.0)
 
-    @pytest.mark.parametrize("score", [float("nan"), float("inf"), (1.0, 2.0), ()])
+    @pytest.mark.parametrize(
+        "score",
+        [
+            float("nan"),
+            float("inf"),
+            (1.0, 2.0),
+            (),
+            "x",
+            "1",
+            None,
+            [None],
+            pytest.param(10**400, id="huge"),
+        ],
+    )
     def test_bad_scores(self, score: Any) -> None:
-        with pytest.raises(ConfigurationError, match="score"):
+        with pytest.raises(ConfigurationError, match=r"`score` is .* it must be one finite number"):
             of().put(config(1), score)
 
     def test_no_member(self) -> None:
@@ -167,6 +180,15 @@ class TestIteration:
             "c",
             "b",
         ]
+
+    @pytest.mark.parametrize("bad", [-1, 1.5, "x", True])
+    def test_bad_max_scan(self, bad: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"`max_scan` is {bad!r}; it must be a whole number"):
+            iter_cache_entries(best_configs_dir(), max_scan=bad)
+
+    def test_nothing_to_look_at(self) -> None:
+        self.write("abc")
+        assert list(iter_cache_entries(best_configs_dir(), max_scan=0)) == []
 
     def test_no_folder(self, tmp_path: Path) -> None:
         assert list(iter_cache_entries(tmp_path / "none")) == []

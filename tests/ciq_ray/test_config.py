@@ -87,6 +87,16 @@ class TestConfig:
         config.mine["a"].append(2)
         assert dict(config) == {"block_sizes": [16, 32], "mine": {"a": [1]}}
 
+    @pytest.mark.parametrize("name", ["num_warps", "num_stages", "mine", "_values"])
+    def test_nor_by_an_attribute(self, name: str) -> None:
+        config = Config(num_warps=4, mine=1)
+        with pytest.raises(AttributeError, match=f"`{name}` cannot be changed.*make another one"):
+            setattr(config, name, 3)
+        with pytest.raises(AttributeError, match=f"`{name}` cannot be changed"):
+            delattr(config, name)
+        assert config == {"num_warps": 4, "mine": 1}
+        assert (config.num_warps, config.mine) == (4, 1)
+
     def test_tuples_are_lists(self) -> None:
         assert Config(block_sizes=(16, 32), loop_orders=((0, 1),)) == {  # type: ignore[arg-type]
             "block_sizes": [16, 32],

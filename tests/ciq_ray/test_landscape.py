@@ -149,9 +149,9 @@ class TestRefused:
         assert "small.csv" in str(refused.value)
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(ConfigurationError, match="cannot be read as CSV"):
+        with pytest.raises(ConfigurationError, match=r"none\.csv cannot be read: No such file or directory$"):
             Landscape.load(tmp_path / "none.csv")
-        with pytest.raises(ConfigurationError, match="cannot be read as CSV"):
+        with pytest.raises(ConfigurationError, match=r"cannot be read: Is a directory$"):
             Landscape.load(tmp_path)
 
     def test_no_text(self, tmp_path):

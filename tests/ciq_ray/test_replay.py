@@ -108,6 +108,8 @@ class TestRuns:
             ({"devices": 2}, "`devices` is 2, but without `workers`"),
             ({"seeds": 0}, "`seeds` is 0"),
             ({"seeds": []}, "`seeds` is empty"),
+            ({"effort": "none"}, "`effort` is 'none'.*use 'quick' or 'full'"),
+            ({"searcher": "finite"}, "`searcher` is 'finite'.*use another one"),
         ],
     )
     def test_refused(self, line, arguments, message):

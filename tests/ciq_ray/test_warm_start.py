@@ -20,7 +20,7 @@ from ciq_ray.cache import (
 )
 from ciq_ray.errors import ConfigurationError, JournalError
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
-from ciq_ray.searching import effective_options, raw_config
+from ciq_ray.searching import effective_options, make_searcher, raw_config
 from searchers import (
     DifferentialEvolutionSearch,
     InitialPopulationStrategy,
@@ -255,12 +255,17 @@ class TestEnvironment:
         ):
             search(searcher="de").start(num_workers=1)
 
-    def test_searchers_without_the_option_do_not_care(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("searcher", ["genetic", "de", DifferentialEvolutionSearch()])
+    def test_a_slip_shows_with_every_searcher(self, monkeypatch: pytest.MonkeyPatch, searcher: Any) -> None:
         monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", "best")
+        with pytest.raises(ConfigurationError, match="CIQ_AUTOTUNER_INITIAL_POPULATION is 'best'"):
+            effective_options(search(searcher=searcher))
+
+    def test_searchers_without_the_option_do_not_care(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", " from_default ")
         assert effective_options(search()) == {}
         instance = DifferentialEvolutionSearch()
         assert effective_options(search(searcher=instance)) == {}
-        monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", " from_default ")
         assert effective_options(search(searcher=DifferentialEvolutionSearch)) == {
             "initial_population_strategy": "from_default"
         }
@@ -269,6 +274,42 @@ class TestEnvironment:
         monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", "from_default")
         with pytest.raises(OptionError, match="no default"):
             search(searcher="de", search_space=Space(PARAMETERS)).start(num_workers=1)
+
+
+class TestInstances:
+    """They are taken as they are, and the log says what that means."""
+
+    def best_first(self) -> DifferentialEvolutionSearch:
+        return DifferentialEvolutionSearch(initial_population_strategy="from_best_available")
+
+    def said(self, caplog: pytest.LogCaptureFixture, rows: int = 0, **fields: Any) -> str:
+        make_searcher(search(**fields), 1, further_rows=[[1, 1]] * rows)
+        return caplog.text
+
+    def test_nothing_from_the_cache(self, caplog: pytest.LogCaptureFixture) -> None:
+        text = self.said(caplog, 3, searcher=RandomSearch(), cache=True)
+        assert "`searcher` is an instance" in text
+        assert "does not begin with the 3 configurations of the cache" in text
+        assert "give its name or class" in text
+
+    def test_the_cache_stays_off(self, caplog: pytest.LogCaptureFixture) -> None:
+        text = self.said(caplog, searcher=self.best_first())
+        assert "'from_best_available' does not switch the cache on" in text
+
+    def test_the_environment_changes_nothing(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", "from_default")
+        text = self.said(caplog, searcher=DifferentialEvolutionSearch())
+        assert "CIQ_AUTOTUNER_INITIAL_POPULATION does not override its initial_population_strategy" in text
+
+    def test_nothing_is_said_where_nothing_is_missed(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", "from_best_available")
+        assert self.said(caplog, searcher=RandomSearch(), cache=True) == ""
+        assert self.said(caplog, searcher=self.best_first(), cache=False) == ""
+        assert self.said(caplog, 3, searcher="random") == ""
 
 
 def test_raw_config_leaves_out_what_a_condition_takes_out() -> None:

@@ -129,6 +129,12 @@ class _Cheap(AutoSearch):
 
 
 class TestCheapAuto(SearcherContract):
+    """Where evaluations cost less than a model."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("searchers.auto._MODEL_FIRST", 10)
+
     def make(self, space: Space | None, **options: Any) -> SpaceSearcher:
         return _Cheap(space, **options)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from searchers import (
+    AutoSearch,
+    BayesianSearch,
     DESurrogateHybrid,
     DifferentialEvolutionSearch,
     FiniteSearch,
@@ -46,7 +48,14 @@ def with_a_surrogate(space: Space) -> SpaceSearcher:
     return DESurrogateHybrid(space, 20, surrogate_threshold=40, n_estimators=10, patience=None, seed=7)
 
 
+def with_two_objectives(space: Space) -> SpaceSearcher:
+    return BayesianSearch(space, metric=["a", "b"], mode=["min", "max"], seed=7)
+
+
 SEARCHERS: dict[str, Callable[[Space], SpaceSearcher]] = {
+    "auto": lambda space: AutoSearch(space, seed=7),
+    "bayesian": lambda space: BayesianSearch(space, seed=7),
+    "bayesian_two_objectives": with_two_objectives,
     "de": lambda space: DifferentialEvolutionSearch(space, 20, seed=7),
     "de_generational": lambda space: DifferentialEvolutionSearch(space, 20, immediate_update=False, seed=7),
     "de_surrogate": with_a_surrogate,

@@ -211,6 +211,15 @@ def test_a_capped_neighbourhood_is_drawn_at_random() -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("cap", [0, -5, 2.5, -1.0, "x", None, True])
+@pytest.mark.parametrize("name", ["pattern", "lfbo_pattern", "lfbo_tree"])
+def test_a_bad_cap_is_named_before_anything_is_evaluated(name: str, cap: Any) -> None:
+    searcher: Any = create(name, SPACE, seed=1)
+    searcher.num_neighbors_cap = cap
+    with pytest.raises(OptionError, match=f"`num_neighbors_cap` is {cap!r}"):
+        searcher.ask(1)
+
+
 def test_patience_counts_generations_in_a_row() -> None:
     searcher = LFBOPatternSearch(
         SPACE, patience=1, initial_population_strategy=FROM_DEFAULT, num_neighbors=20, seed=1
@@ -224,7 +233,7 @@ def test_patience_counts_generations_in_a_row() -> None:
 
 
 def test_several_objectives_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"`metric` has 2 objectives, but PatternSearch takes one"):
+    with pytest.raises(OptionError, match=r"2 objectives.*but PatternSearch takes"):
         PatternSearch(SPACE, metric=["a", "b"], mode=["min", "min"])
     searcher = PatternSearch(SPACE, seed=1)
     with pytest.raises(OptionError, match="objectives"):

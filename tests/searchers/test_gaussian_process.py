@@ -1,0 +1,111 @@
+"""The Gaussian process against the formulas of the textbook, with dense matrices in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from searchers.gaussian_process import Floats, Hyperparameters, Posterior, _negative_log_posterior, fit
+
+RNG = np.random.default_rng(5)
+OBSERVED, GRID = RNG.random((25, 3)), RNG.random((40, 3))
+TARGETS = np.sin(4 * OBSERVED[:, 0]) + OBSERVED[:, 1] - 1.0
+EXTRA = np.where(np.arange(25) % 3, 0.0, 0.2)
+FITTED = Hyperparameters((-0.5, 0.3, 1.0), -4.0)
+
+
+def matern(left: Floats, right: Floats) -> Floats:
+    scales = np.exp(np.array(FITTED.log_scales))
+    root = np.sqrt(5.0) * cdist(left / scales, right / scales)
+    return np.asarray((1.0 + root + root**2 / 3.0) * np.exp(-root))
+
+
+def noisy() -> Floats:
+    return matern(OBSERVED, OBSERVED) + np.diag(FITTED.noise + EXTRA)
+
+
+def added(*parts: slice) -> Posterior:
+    posterior = Posterior(GRID, FITTED)
+    for part in parts:
+        posterior.add(OBSERVED[part], EXTRA[part])
+    return posterior
+
+
+def one_by_one() -> Posterior:
+    return added(*(slice(i, i + 1) for i in range(25)))
+
+
+@pytest.mark.parametrize("log_noise", [-9.0, -2.0])
+def test_gradient_is_that_of_finite_differences(log_noise: float) -> None:
+    theta = np.array([-0.7, 0.2, 1.1, log_noise])
+    _, gradient = _negative_log_posterior(theta, OBSERVED, TARGETS, EXTRA)
+    for i in range(4):
+        step = np.eye(4)[i] * 1e-5
+        above, _ = _negative_log_posterior(theta + step, OBSERVED, TARGETS, EXTRA)
+        below, _ = _negative_log_posterior(theta - step, OBSERVED, TARGETS, EXTRA)
+        assert gradient[i] == pytest.approx((above - below) / 2e-5, rel=1e-4, abs=1e-4)
+
+
+def test_fit_finds_what_matters() -> None:
+    found = fit(OBSERVED, TARGETS, Hyperparameters.initial(3), np.zeros(25))
+    first, second, third = found.log_scales
+    assert first < second < third, "the length scales do not say which feature matters"
+    assert found.log_noise < -5.0
+    noise = np.random.default_rng(0).normal(size=25)
+    assert fit(OBSERVED, noise, Hyperparameters.initial(3), np.zeros(25)).log_noise > found.log_noise
+
+
+def test_fit_does_not_mind_equal_targets() -> None:
+    found = fit(OBSERVED, np.zeros(25), Hyperparameters.initial(3), np.zeros(25))
+    assert np.isfinite([*found.log_scales, found.log_noise]).all()
+
+
+@pytest.mark.parametrize("posterior", [added(slice(0, 25)), one_by_one()], ids=["at once", "one by one"])
+def test_means_and_deviations_are_the_textbooks(posterior: Posterior) -> None:
+    inverse, cross = np.linalg.inv(noisy()), matern(GRID, OBSERVED)
+    means, squares = posterior.means(TARGETS)
+    signal = TARGETS @ inverse @ TARGETS / 25
+    assert squares / 25 == pytest.approx(signal, rel=1e-6)
+    assert means == pytest.approx(cross @ inverse @ TARGETS, abs=1e-4)
+    variances = signal * (1.0 - np.einsum("ij,jk,ik->i", cross, inverse, cross))
+    assert posterior.deviations(squares) == pytest.approx(np.sqrt(variances), abs=1e-3)
+
+
+def test_smoothed_targets() -> None:
+    """Where a target's own noise is known, the neighbours say what it really is; else it stays."""
+    expected = TARGETS - EXTRA * np.linalg.solve(noisy(), TARGETS)
+    assert one_by_one().smoothed(TARGETS) == pytest.approx(expected, abs=1e-9)
+    assert (one_by_one().smoothed(TARGETS) == TARGETS)[EXTRA == 0].all()
+
+
+def test_what_is_tentative_is_forgotten_to_the_last_bit() -> None:
+    posterior, same = added(slice(0, 10)), added(slice(0, 10))
+    with posterior.tentative():
+        posterior.add(OBSERVED[10:], EXTRA[10:])
+        assert posterior.n == 25
+        assert (posterior.deviations(1.0) < same.deviations(1.0)).any()
+    for one in (posterior, same):
+        one.add(OBSERVED[20:22], EXTRA[20:22])
+    assert (posterior.deviations(1.0) == same.deviations(1.0)).all()
+    found, expected = posterior.means(TARGETS[:12]), same.means(TARGETS[:12])
+    assert (found[0] == expected[0]).all()
+    assert found[1] == expected[1]
+
+
+def test_an_observation_without_a_target_changes_no_mean() -> None:
+    posterior = added(slice(0, 10))
+    means, deviations = posterior.means(TARGETS[:10])[0], posterior.deviations(1.0)
+    posterior.add(GRID[:1], np.zeros(1))
+    assert (posterior.means(TARGETS[:10])[0] == means).all()
+    assert posterior.deviations(1.0)[0] < 0.5 * deviations[0]
+
+
+def test_the_same_point_many_times() -> None:
+    posterior = Posterior(GRID, Hyperparameters((0.0, 0.0, 0.0), -12.0))
+    for _ in range(50):
+        posterior.add(GRID[:1], np.zeros(1))
+    means, squares = posterior.means(np.ones(50))
+    assert np.isfinite(means).all()
+    assert np.isfinite(posterior.deviations(squares)).all()
+    assert means[0] == pytest.approx(1.0, abs=1e-2)
