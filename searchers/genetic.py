@@ -186,14 +186,21 @@ class GeneticSearch(SpaceSearcher):
         known = len(self._trials) - len(self._ready) - len(self._pending)
         mating = self._mating_pool() if known >= self.pool_size else []
         if len(mating) < 2:
-            share = self.init_with_true_random_threshold
-            return len(self._admit_random(n, generation=generation, seed_share=share))
+            return self._admit_first(n, generation)
         admitted = self._admit_brood(n, generation)
         if admitted < n and not self._exhausted:
             self._fill_brood(n - admitted, mating)
             admitted += self._admit_brood(n - admitted, generation)
         if admitted < n and not self._exhausted:
             admitted += len(self._admit_random(n - admitted, generation=generation))
+        return admitted
+
+    def _admit_first(self, n: int, generation: int) -> int:
+        """Propose `n` random rows; unless generational, such as do not depend on how many are asked for."""
+        share, admitted = self.init_with_true_random_threshold, 0
+        while admitted < n and not self._exhausted:
+            at_once = n if self.generational else 1
+            admitted += len(self._admit_random(at_once, generation=generation, seed_share=share))
         return admitted
 
     def _fill_brood(self, n: int, mating: list[int]) -> None:

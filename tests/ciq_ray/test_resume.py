@@ -192,9 +192,10 @@ def test_space_file_that_changed_is_refused(runs, tmp_path):
         resume(runs / "1").start()
 
 
-def test_changed_options_are_refused(run):
+def test_changed_options_are_refused(runs):
+    make(max_evaluations=14).start(num_workers=1)  # the first 8 are random, whatever the options
     with pytest.raises(JournalError, match="does not propose what"):
-        resume(run, searcher_options={"mutate_rate": 0.99}).start()
+        resume(runs / "1", searcher_options={"mutate_rate": 0.99}).start()
 
 
 def test_code_in_a_space_has_to_be_given_again(runs):
