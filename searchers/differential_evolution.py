@@ -231,15 +231,11 @@ class DifferentialEvolutionSearch(SpaceSearcher):
 
     def _admit_mutated(self, children: Matrix, generation: int) -> list[Trial]:
         """Propose one of `children` once it is mutated enough to be new, else a random row."""
-        from searchers.operators import LevelMutation, LevelProblem
+        from searchers.operators import mutated
 
         space = self._known_space()
-        problem = LevelProblem(space.encoding, 1)
         for strength in range(_MUTATION_ROUNDS):
-            active = np.ones(children.shape, dtype=bool)
-            active[:, : space.encoding.n_parameters] = ~space.inactive(children)
-            mutation = LevelMutation(extra=0.5 + strength)
-            children = mutation._do(problem, children, random_state=self._rng, active=active)
+            children = mutated(space, children, self._rng, extra=0.5 + strength)
             fresh = list(self._fresh(children))
             if fresh:
                 return self._admit(children[fresh[:1]], generation=generation)

@@ -235,7 +235,7 @@ class GeneticSearch(SpaceSearcher):
 
     def _children(self, n: int, mating: list[int], strength: int) -> Matrix:
         """At least `n` rows bred from `mating` (best first); with a `strength`, all are mutated."""
-        from searchers.operators import LevelCrossover, LevelMutation, LevelProblem
+        from searchers.operators import LevelCrossover, LevelProblem, mutated
 
         space = self._known_space()
         problem = LevelProblem(space.encoding, self.n_objectives)
@@ -251,11 +251,7 @@ class GeneticSearch(SpaceSearcher):
         if not strength:
             chosen = self._rng.random(len(children)) < self.mutate_rate
         if chosen.any():
-            picked = children[chosen]
-            active = np.ones(picked.shape, dtype=bool)
-            active[:, : space.encoding.n_parameters] = ~space.inactive(picked)
-            mutation = LevelMutation(extra=0.5 + strength)
-            children[chosen] = mutation._do(problem, picked, random_state=self._rng, active=active)
+            children[chosen] = mutated(space, children[chosen], self._rng, extra=0.5 + strength)
         return children
 
     def _mating_pool(self) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from searchers.encoding import Matrix
-from searchers.operators import LevelCrossover, LevelMutation, LevelProblem
 from searchers.space import Space
 
 __all__ = ["offspring"]
@@ -27,15 +26,12 @@ def offspring(space: Space, parents: Matrix, n: int, rng: np.random.Generator) -
     Returns:
         Rows, shape (n or n + 1, columns).
     """
+    from searchers.operators import LevelCrossover, LevelProblem, mutated
+
     pairs = (n + 1) // 2
     chosen = rng.integers(len(parents), size=(2, 2, pairs)).min(axis=0)
-    problem = LevelProblem(space.encoding, 1)
-    children = LevelCrossover()._do(problem, parents[chosen], random_state=rng)
+    children = LevelCrossover()._do(LevelProblem(space.encoding, 1), parents[chosen], random_state=rng)
     children = np.concatenate(list(children))
-    mutated = rng.random(len(children)) < _MUTATED
-    active = ~space.inactive(children[mutated])
-    bits = np.ones((len(active), space.encoding.n_bits), dtype=bool)
-    children[mutated] = LevelMutation()._do(
-        problem, children[mutated], random_state=rng, active=np.concatenate([active, bits], axis=1)
-    )
+    changed = rng.random(len(children)) < _MUTATED
+    children[changed] = mutated(space, children[changed], rng)
     return np.asarray(children)

@@ -15,8 +15,9 @@ from pymoo.core.mutation import Mutation
 from pymoo.core.problem import Problem
 
 from searchers.encoding import Encoding, Matrix
+from searchers.space import Space
 
-__all__ = ["LevelCrossover", "LevelMutation", "LevelProblem"]
+__all__ = ["LevelCrossover", "LevelMutation", "LevelProblem", "mutated"]
 
 SBX_ETA = 3.0
 """Spread of simulated binary crossover; wider than the usual 15, which leaves small ranges where they are."""
@@ -126,6 +127,15 @@ class LevelMutation(Mutation):
             X[rows, columns], encoding.n_levels[columns], encoding.ordered[columns], random_state
         )
         return mutated
+
+
+def mutated(space: Space, rows: Matrix, rng: np.random.Generator, *, extra: float = 0.5) -> Matrix:
+    """`rows`, each with at least one active gene moved; see `LevelMutation`."""
+    active = np.ones(rows.shape, dtype=bool)
+    active[:, : space.encoding.n_parameters] = ~space.inactive(rows)
+    problem = LevelProblem(space.encoding, 1)
+    changed: Matrix = LevelMutation(extra)._do(problem, rows, random_state=rng, active=active)
+    return changed
 
 
 def _moved(
