@@ -17,8 +17,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ciq_ray._version import __version__
@@ -82,6 +82,7 @@ class Evaluation:
         normalized: The values the searcher was told when the search is normalised.
         worker: Where it ran.
         metadata: What the worker had to say about it.
+        place: Where it ran, see `Report`.
         replayed: Whether it comes from the journal of an earlier process.
         again: Whether the candidate was measured before; the outcome then pools all measurements.
     """
@@ -92,6 +93,7 @@ class Evaluation:
     normalized: tuple[float, ...] | None = None
     worker: str = ""
     metadata: str = ""
+    place: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
     again: bool = False
 
@@ -352,6 +354,7 @@ class Engine:
                 normalized,
                 report.worker,
                 report.metadata,
+                report.place,
             )
             evaluations.append(evaluation)
             records.append(_outcome_record(evaluation, report))
@@ -405,6 +408,7 @@ def recorded_evaluation(record: dict[str, Any], candidate: Candidate, generation
         None if normalized is None else tuple(normalized),
         record.get("worker", ""),
         record.get("metadata", ""),
+        record.get("place", {}),
         replayed=True,
     )
 
@@ -430,6 +434,8 @@ def _outcome_record(evaluation: Evaluation, report: Report) -> dict[str, Any]:
     }
     if report.baseline is not None:
         record["baseline"] = list(report.baseline)
+    if evaluation.place:
+        record["place"] = dict(evaluation.place)
     if evaluation.metadata:
         record["metadata"] = evaluation.metadata
     if evaluation.normalized is not None:

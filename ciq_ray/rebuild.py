@@ -32,6 +32,7 @@ def load_result(folder: Path, search: Search) -> SearchResult:
     config = search.search_config
     modes = (config.problem_type.value,) * config.num_objectives
     result = SearchResult(None, config.problem_type, config.num_objectives)
+    result.folder = folder
     remeasurer = Remeasurer(1, modes)
     candidates: dict[str, Candidate] = {}
     for record in read_records(folder):

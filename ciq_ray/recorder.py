@@ -131,8 +131,9 @@ class Recorder:
         return statistics.median(self._run_s) if self._run_s else None
 
     def _track(self, evaluation: Evaluation, score: Score) -> None:
+        where = {f"{name}_id": value for name, value in evaluation.place.items()}
         self._feed.evaluated(
-            score, evaluation.generation, task_id=evaluation.candidate.id, worker=evaluation.worker
+            score, evaluation.generation, task_id=evaluation.candidate.id, worker=evaluation.worker, **where
         )
 
     def _describe_best(self) -> str:

@@ -64,6 +64,7 @@ class SearchResult:
         race: The whole of that race, if there was one.
         ended: Why the search ended: ``"finished"``, ``"max_evaluations"``, ``"time_budget"``,
             ``"target"``, or ``"stopped"`` by the user; ``None`` for a table from elsewhere.
+        folder: The run's folder, with the journal that says more; ``None`` for a table from elsewhere.
 
     Raises:
         ConfigurationError: `problem_type` or `num_scores` is something else.
@@ -79,6 +80,7 @@ class SearchResult:
         self.race: RaceResult | None = None
         self.remeasured = 0
         self.ended: str | None = None
+        self.folder: Path | None = None
         self._rows: list[dict[str, Any]] = []
         self._merged = 0
         self._normalized = False

@@ -32,6 +32,7 @@ class Entry:
         outcomes: What came of it, in order; several if it was measured again.
         normalized: The values of the successes among them divided by the baseline's, in a normalized search.
         worker: Where it ran last.
+        place: The node, GPU and actor of that, as far as known.
         at: When that was, in seconds since 1970.
     """
 
@@ -42,6 +43,7 @@ class Entry:
     outcomes: list[Outcome] = field(default_factory=list)
     normalized: list[tuple[float, ...]] = field(default_factory=list)
     worker: str = ""
+    place: dict[str, str] = field(default_factory=dict)
     at: float | None = None
 
     @property
@@ -107,6 +109,7 @@ class RunView:
             entry = self.entries[record["id"]]
             entry.outcomes.append(Outcome.from_dict(record["outcome"]))
             entry.worker, entry.at = record.get("worker", ""), record.get("at")
+            entry.place = dict(record.get("place", {}))
             if record.get("normalized") is not None:
                 entry.normalized.append(tuple(record["normalized"]))
             self.verdict, self.reason = None, ""
@@ -247,6 +250,7 @@ class RunView:
             "values": list(self.shown(entry.values)) if entry.values else [],
             "outcomes": [outcome.to_dict() for outcome in entry.outcomes],
             "worker": entry.worker,
+            "place": entry.place,
             "at": entry.at,
         }
 

@@ -113,6 +113,7 @@ class Session:
             stack.enter_context(threadpool_limits(1))  # the cores belong to the candidates
             stack.enter_context(_frozen_heap())
             recorder = Recorder(search, searcher, tracker)
+            recorder.result.folder = folder
             _whatever_happens(stack, recorder.close)
             engine = Engine(
                 searcher,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -52,6 +52,8 @@ class Report:
         normalized: Normalised values, from a worker that computes them itself; else they are
             ``outcome.values / baseline``.
         metadata: What the worker has to say about it, for the results.
+        place: Where it ran, beyond this machine's process: ``node``, ``gpu``, ``actor``, as far as there is
+            such a thing.
     """
 
     task_id: str
@@ -61,6 +63,7 @@ class Report:
     pid: int | None = None
     normalized: tuple[float, ...] | None = None
     metadata: str = ""
+    place: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
