@@ -30,7 +30,7 @@ _MODEL_FIRST = 200
 _MODEL_BUDGET = 1000
 _MODEL_EVERY = 8
 _SURVIVORS = 64
-_LITTER = 64
+_CHILDREN = 64
 
 
 class AutoSearch(BayesianSearch):
@@ -75,14 +75,14 @@ class AutoSearch(BayesianSearch):
             space, initial_population, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs
         )
         self._survivors: list[int] = []
-        self._newcomers: list[int] = []
-        self._brood: deque[Matrix] = deque()
+        self._unranked: list[int] = []
+        self._offspring: deque[Matrix] = deque()
 
     def _observe(self, trial: Trial, previous: Outcome | None) -> None:
         super()._observe(trial, previous)
         was_ok = previous is not None and previous.ok
         if trial.outcome is not None and trial.outcome.ok and not was_ok:
-            self._newcomers.append(trial.index)
+            self._unranked.append(trial.index)
 
     def _propose_by_model(self, n: int) -> int:
         late = len(self._observed) >= _MODEL_BUDGET
@@ -104,19 +104,19 @@ class AutoSearch(BayesianSearch):
 
     def _breed(self, n: int) -> int:
         """Admit one child of the survivors that is new."""
-        while self._brood:
-            if self._admit(self._brood.popleft()[None, :]):
+        while self._offspring:
+            if self._admit(self._offspring.popleft()[None, :]):
                 return 1
-        candidates = [i for i in dict.fromkeys([*self._survivors, *self._newcomers]) if self._outcome(i).ok]
+        candidates = [i for i in dict.fromkeys([*self._survivors, *self._unranked]) if self._outcome(i).ok]
         if not candidates:  # all have been measured again, and failed
             return len(self._admit_random(n))
         losses = np.array([self._losses(self._outcome(index)) for index in candidates])
         n_parents = min(_SURVIVORS, max(2, len(self._observed) // 4))
         self._survivors = [candidates[i] for i in select(losses, n_parents, self._rng).tolist()]
-        self._newcomers.clear()
-        children = offspring(self._known_space(), self._rows(self._survivors), _LITTER, self._rng)
-        self._brood.extend(children[i] for i in self._fresh(children))
-        if self._brood:
+        self._unranked.clear()
+        children = offspring(self._known_space(), self._rows_of(self._survivors), _CHILDREN, self._rng)
+        self._offspring.extend(children[i] for i in self._fresh(children))
+        if self._offspring:
             return self._breed(n)
         return len(self._admit_random(n))
 
@@ -124,13 +124,13 @@ class AutoSearch(BayesianSearch):
         return {
             **super()._algorithm_state(),
             "survivors": self._survivors,
-            "newcomers": self._newcomers,
-            "brood": [row.tolist() for row in self._brood],
+            "unranked": self._unranked,
+            "offspring": [row.tolist() for row in self._offspring],
         }
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
         super()._load_algorithm_state(state)
         count = len(self._trials)
         self._survivors = positions("survivors", state["survivors"], count)
-        self._newcomers = positions("newcomers", state["newcomers"], count)
-        self._brood = deque(rows_of("brood", state["brood"], self._known_space()))
+        self._unranked = positions("unranked", state["unranked"], count)
+        self._offspring = deque(rows_of("offspring", state["offspring"], self._known_space()))

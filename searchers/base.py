@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -401,6 +402,19 @@ class SpaceSearcher(TuneContract):
             value if mode == "min" else -value
             for value, mode in zip(outcome.values, self._modes, strict=True)
         )
+
+    def _succeeded(self, index: int) -> bool:
+        """Whether the last outcome of a trial is a success."""
+        outcome = self._trials[index].outcome
+        return outcome is not None and outcome.ok
+
+    def _loss(self, index: int) -> float:
+        """The loss of a trial with one objective, infinite for one that failed or is pending."""
+        return self._losses(self._trials[index].outcome)[0] if self._succeeded(index) else math.inf
+
+    def _rows_of(self, indices: Iterable[int]) -> Matrix:
+        """The rows of some trials, shape (n, columns)."""
+        return np.array([self._trials[index].row for index in indices], dtype=np.int32)
 
     @property
     def n_objectives(self) -> int:

@@ -37,7 +37,7 @@ _FIRST_TURNS, _CLOSE_BY = 64, ("model", "neighbour")
 _FURTHER = ("child",) * 7 + ("model",)
 """... and, when that has gone on for a while, most of them are what a genetic algorithm would try."""
 _PARENTS = 16
-_LITTER = 32
+_CHILDREN = 32
 _NEIGHBOUR_RADIUS = 16
 _DIGITS = 9
 """Scores are rounded to so many digits and ties go to the first row: machines differ in the last ones."""
@@ -107,9 +107,9 @@ class BayesianSearch(SpaceSearcher):
             if model is not None:
                 model.forget()
 
-    def _passed(self) -> list[int]:
+    def _successes(self) -> list[int]:
         """The successes, in the order in which they came."""
-        return [index for index in self._observed if self._outcome(index).ok]
+        return [index for index in self._observed if self._succeeded(index)]
 
     def _can_be_modelled(self) -> bool:
         """Whether there are successes enough, and they differ: a model of a constant likes corners best."""
@@ -122,9 +122,6 @@ class BayesianSearch(SpaceSearcher):
     def _outcome(self, index: int) -> Outcome:
         outcome = self._trials[index].outcome
         return Outcome("lost") if outcome is None else outcome
-
-    def _rows(self, indices: Sequence[int]) -> Matrix:
-        return np.array([self._trials[index].row for index in indices], dtype=np.int32)
 
     def _targets(self, passed: list[int]) -> tuple[Floats, Floats]:
         """Warped losses and their noise, one for each success; several objectives are weighted anew."""
@@ -153,10 +150,10 @@ class BayesianSearch(SpaceSearcher):
 
     def _propose_by_model(self, n: int) -> int:
         """Admit up to `n` rows that the model chooses one after the other."""
-        passed = self._passed()
+        passed = self._successes()
         targets, noise = self._targets(passed)
         order = np.argsort(targets, kind="stable")
-        best = self._rows([passed[i] for i in order[:_PARENTS]])
+        best = self._rows_of([passed[i] for i in order[:_PARENTS]])
         waiting = sorted({*self._pending, *self._ready})
         points, new = self._points(best, waiting)
         objective = self._learn_objective(passed, targets, noise, points, new)
@@ -167,7 +164,7 @@ class BayesianSearch(SpaceSearcher):
         count = 0
         with objective.imagining():
             if waiting:
-                objective.imagine(self._features(self._rows(waiting)))
+                objective.imagine(self._features(self._rows_of(waiting)))
             means, squares = objective.predict(targets)
             while count < n:
                 if count and self.n_objectives > 1:
@@ -218,7 +215,7 @@ class BayesianSearch(SpaceSearcher):
 
     def _child(self, best: Matrix) -> Matrix | None:
         """An unknown child of good configurations."""
-        children = offspring(self._known_space(), best, _LITTER, self._rng)
+        children = offspring(self._known_space(), best, _CHILDREN, self._rng)
         first = next(iter(self._fresh(children)), None)
         return None if first is None else np.asarray(children[first])
 
@@ -233,11 +230,10 @@ class BayesianSearch(SpaceSearcher):
     def _points(self, best: Matrix, waiting: list[int]) -> tuple[Points, bool]:
         """What may be proposed, and whether it is something else than at the last call."""
         space = self._known_space()
-        if space.size is None or space.size > GRID_LIMIT:
-            return sampled(space, self._features, best, list(self._rows(waiting)), self._rng), True
-        if self._grid is None and space.rows is not None:
+        if space.rows is None or len(space.rows) > GRID_LIMIT:
+            return sampled(space, self._features, best, list(self._rows_of(waiting)), self._rng), True
+        if self._grid is None:
             self._grid = Points(space, space.rows, self._features)
-        assert self._grid is not None  # every space of this size is enumerated
         return self._grid, False
 
     def _learn_objective(
@@ -245,7 +241,7 @@ class BayesianSearch(SpaceSearcher):
     ) -> Surrogate:
         if self._objective is None:
             self._objective = Surrogate(self._features.n_features)
-        features = self._features(self._rows(passed))
+        features = self._features(self._rows_of(passed))
         self._objective.learn(features, targets, noise, points.features, new_grid=new)
         return self._objective
 
@@ -256,7 +252,7 @@ class BayesianSearch(SpaceSearcher):
             return np.zeros(len(points.rows))
         if self._feasibility is None:
             self._feasibility = Surrogate(self._features.n_features)
-        features, mean = self._features(self._rows(self._observed)), labels.mean()
+        features, mean = self._features(self._rows_of(self._observed)), labels.mean()
         self._feasibility.learn(features, labels - mean, np.zeros(len(labels)), points.features, new_grid=new)
         means, squares = self._feasibility.predict(labels - mean)
         return log_feasible(means + mean, self._feasibility.deviations(squares))
@@ -275,7 +271,7 @@ class BayesianSearch(SpaceSearcher):
         self._observed = positions("observed", state["observed"], len(self._trials), once=True)
         self._turn = whole("turn", state["turn"])
         models: dict[str, Surrogate | None] = {"objective": None, "feasibility": None}
-        for name, count in (("objective", len(self._passed())), ("feasibility", len(self._observed))):
+        for name, count in (("objective", len(self._successes())), ("feasibility", len(self._observed))):
             if state[name] is not None:
                 models[name] = model = Surrogate(self._features.n_features)
                 model.load(state[name], count)

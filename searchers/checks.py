@@ -8,7 +8,7 @@ from typing import Any
 
 from searchers.errors import OptionError
 
-__all__ = ["number_option", "share_option", "whole_option"]
+__all__ = ["compile_timeout_options", "number_option", "share_option", "whole_option"]
 
 
 def whole_option(name: str, value: Any, least: int = 1) -> int:
@@ -45,3 +45,15 @@ def share_option(name: str, value: Any, *, one: bool = False) -> float:
         most = "at most 1" if one else "less than 1"
         raise OptionError(f"`{name}` is {value!r}; it must be a number above 0 and {most}")
     return float(value)
+
+
+def compile_timeout_options(lower_bound: Any, quantile: Any) -> tuple[float, float]:
+    """`compile_timeout_lower_bound` and `compile_timeout_quantile`, see `PatternSearch`.
+
+    Raises:
+        OptionError: One of them has a value it cannot have.
+    """
+    return (
+        number_option("compile_timeout_lower_bound", lower_bound),
+        share_option("compile_timeout_quantile", quantile, one=True),
+    )

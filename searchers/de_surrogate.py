@@ -111,17 +111,17 @@ class DESurrogateHybrid(DifferentialEvolutionSearch):
         self._fitted_at = 0
         self._forest: Any = None
 
-    def _select(self, litters: list[Matrix]) -> list[Matrix | None]:
+    def _select(self, families: list[Matrix]) -> list[Matrix | None]:
         if not self._ready_for_surrogate():
-            return super()._select(litters)
-        kept = [litter[: self.candidate_ratio] for litter in litters]
+            return super()._select(families)
+        kept = [family[: self.candidate_ratio] for family in families]
         if not any(map(len, kept)):
             return [None] * len(kept)
         scores = iter(self._predict(np.concatenate(kept)))
         chosen: list[Matrix | None] = []
-        for litter in kept:
-            expected = [next(scores) for _ in litter]
-            chosen.append(litter[expected.index(min(expected))] if expected else None)
+        for family in kept:
+            expected = [next(scores) for _ in family]
+            chosen.append(family[expected.index(min(expected))] if expected else None)
         return chosen
 
     def _ready_for_surrogate(self) -> bool:
@@ -159,7 +159,7 @@ class DESurrogateHybrid(DifferentialEvolutionSearch):
     def _fit(self, features: Features) -> Any:
         from sklearn.ensemble import RandomForestRegressor
 
-        rows = np.array([self._trials[index].row for index in self._known], dtype=np.int32)
+        rows = self._rows_of(self._known)
         forest = RandomForestRegressor(
             n_estimators=self.n_estimators, random_state=self._forest_seed, n_jobs=1
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from searchers import effort
 from searchers.base import SpaceSearcher, Trial
-from searchers.checks import number_option, share_option, whole_option
+from searchers.checks import compile_timeout_options, number_option, whole_option
 from searchers.differential_operators import challengers
 from searchers.encoding import Matrix
 from searchers.errors import OptionError, StateError
@@ -24,7 +24,7 @@ __all__ = ["DifferentialEvolutionSearch"]
 
 _LEAST_POPULATION = 4
 """A target and three parents."""
-_LITTER = 16
+_CHILDREN = 16
 """Children bred for one place, since some break a constraint or have been proposed before."""
 _MUTATION_ROUNDS = 3
 _START = "start"
@@ -124,11 +124,8 @@ class DifferentialEvolutionSearch(SpaceSearcher):
             filled=True,
         )
         self.initial_population_strategy = self._population.strategy
-        self.compile_timeout_lower_bound = number_option(
-            "compile_timeout_lower_bound", compile_timeout_lower_bound
-        )
-        self.compile_timeout_quantile = share_option(
-            "compile_timeout_quantile", compile_timeout_quantile, one=True
+        self.compile_timeout_lower_bound, self.compile_timeout_quantile = compile_timeout_options(
+            compile_timeout_lower_bound, compile_timeout_quantile
         )
         self._all_started = False
         self._starting: set[int] = set()
@@ -151,8 +148,8 @@ class DifferentialEvolutionSearch(SpaceSearcher):
             targets = self._free_targets()[:n]
             if not targets:
                 return
-            litters = [self._litter(target) for target in targets]
-            for target, row in zip(targets, self._select(litters), strict=True):
+            families = [self._new_children(target) for target in targets]
+            for target, row in zip(targets, self._select(families), strict=True):
                 self._challenge(target, row)
             n -= len(targets)
 
@@ -198,36 +195,35 @@ class DifferentialEvolutionSearch(SpaceSearcher):
             trial.tag = target
             self._challengers[target] = trial.index
 
-    def _litter(self, target: int) -> Matrix:
+    def _new_children(self, target: int) -> Matrix:
         """Children for one place that are valid and new, best guesses first; shape (0 or more, columns)."""
         children = self._children(target)
         return children[list(self._fresh(children))]
 
-    def _select(self, litters: list[Matrix]) -> list[Matrix | None]:
-        """One child of each litter, ``None`` where there is none."""
-        return [litter[0] if len(litter) else None for litter in litters]
+    def _select(self, families: list[Matrix]) -> list[Matrix | None]:
+        """One child of each family, ``None`` where there is none."""
+        return [family[0] if len(family) else None for family in families]
 
     # -- the operators ----------------------------------------------------------------------------
 
     def _children(self, target: int) -> Matrix:
-        """Challengers for a target, valid or not, (litter, columns)."""
+        """Challengers for a target, valid or not, (n, columns)."""
         space, rng = self._known_space(), self._rng
-        if not any(self._passed(index) for index in self._members):
-            return space.sample(_LITTER, rng)
+        if not any(self._succeeded(index) for index in self._members):
+            return space.sample(_CHILDREN, rng)
         row = self._trials[self._members[target]].row
         return challengers(space, row, self._parents(target), self.crossover_rate, rng)
 
     def _parents(self, target: int) -> npt.NDArray[np.int32]:
-        """Three members for each child, all different where there are enough, (3, litter, columns)."""
+        """Three members for each child, all different where there are enough, (3, n, columns)."""
         others = [i for i in range(len(self._members)) if i != target]
-        passed = [i for i in others if self._passed(self._members[i])]
+        passed = [i for i in others if self._succeeded(self._members[i])]
         pool = np.array(passed if len(passed) >= 3 else others or [target])
         if len(pool) >= 3:
-            places = self._rng.random((_LITTER, len(pool))).argsort(axis=1)[:, :3].T
+            places = self._rng.random((_CHILDREN, len(pool))).argsort(axis=1)[:, :3].T
         else:
-            places = self._rng.integers(len(pool), size=(3, _LITTER))
-        rows = np.array([self._trials[self._members[i]].row for i in pool], dtype=np.int32)
-        return rows[places]
+            places = self._rng.integers(len(pool), size=(3, _CHILDREN))
+        return self._rows_of(self._members[i] for i in pool)[places]
 
     def _admit_mutated(self, children: Matrix, generation: int) -> list[Trial]:
         """Propose one of `children` once it is mutated enough to be new, else a random row."""
@@ -311,13 +307,6 @@ class DifferentialEvolutionSearch(SpaceSearcher):
         else:
             self._stale += 1
 
-    def _passed(self, index: int) -> bool:
-        outcome = self._trials[index].outcome
-        return outcome is not None and outcome.ok
-
-    def _loss(self, index: int) -> float:
-        return self._losses(self._trials[index].outcome)[0] if self._passed(index) else math.inf
-
     def generation_closed(self, number: int) -> bool:
         """Whether all challengers of a generation are back; 0 is the initial population."""
         return number < self._closed
@@ -331,7 +320,7 @@ class DifferentialEvolutionSearch(SpaceSearcher):
     # -- state ------------------------------------------------------------------------------------
 
     def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
-        """See `SpaceSearcher.set_search_properties`; several objectives are refused."""
+        """See `SpaceSearcher.set_search_properties`; the space must hold a population."""
         taken = super().set_search_properties(metric, mode, config, **spec)
         if self.space is not None and not self._trials:
             self._population.missing(self.space, len(self._initial))

@@ -28,10 +28,10 @@ _MATING_ROUNDS = 4
 _IMMIGRANTS = 0.25
 """Share of random candidates after a block that changed nothing at the top (Grefenstette, "Genetic
 algorithms for changing environments", 1992); twice that after two."""
-_BROOD = 8
+_LEAST_BRED = 8
 """New children kept when candidates are asked for one by one; more would come from parents of yesterday."""
-_LEAST_LITTER, _MOST_LITTER = 32, 256
-"""Children bred for them: a litter costs little more than one child, and where constraints leave little,
+_LEAST_CHILDREN, _MOST_CHILDREN = 32, 256
+"""Children bred for them: many children cost little more than one child, and where constraints leave little,
 or the population has nearly converged, few children are valid and new."""
 
 
@@ -128,8 +128,8 @@ class GeneticSearch(SpaceSearcher):
         self._mating: list[int] | None = None
         self._stale = 0
         self._stalled = 0
-        self._litter = _LEAST_LITTER
-        self._brood: deque[tuple[Matrix, int]] = deque()
+        self._n_children = _LEAST_CHILDREN
+        self._offspring: deque[tuple[Matrix, int]] = deque()
         if metric is not None or mode is not None:
             self._check_sizes()
 
@@ -187,10 +187,10 @@ class GeneticSearch(SpaceSearcher):
         mating = self._mating_pool() if known >= self.pool_size else []
         if len(mating) < 2:
             return self._admit_first(n, generation)
-        admitted = self._admit_brood(n, generation)
+        admitted = self._admit_offspring(n, generation)
         if admitted < n and not self._exhausted:
-            self._fill_brood(n - admitted, mating)
-            admitted += self._admit_brood(n - admitted, generation)
+            self._fill_offspring(n - admitted, mating)
+            admitted += self._admit_offspring(n - admitted, generation)
         if admitted < n and not self._exhausted:
             admitted += len(self._admit_random(n - admitted, generation=generation))
         return admitted
@@ -203,31 +203,31 @@ class GeneticSearch(SpaceSearcher):
             admitted += len(self._admit_random(at_once, generation=generation, seed_share=share))
         return admitted
 
-    def _fill_brood(self, n: int, mating: list[int]) -> None:
+    def _fill_offspring(self, n: int, mating: list[int]) -> None:
         """Breed at least `n` new children, fewer if even strong mutation finds no more."""
-        wanted = max(n, _BROOD)
+        wanted = max(n, _LEAST_BRED)
         found: dict[int, Matrix] = {}
         for strength in range(_MATING_ROUNDS):
-            children = self._children(max(wanted - len(found), self._litter), mating, strength)
+            children = self._children(max(wanted - len(found), self._n_children), mating, strength)
             for i, key in self._fresh(children).items():
                 found.setdefault(key, children[i])
             if not strength and len(found) > 2 * wanted:
-                self._litter = max(self._litter // 2, _LEAST_LITTER)
+                self._n_children = max(self._n_children // 2, _LEAST_CHILDREN)
             if len(found) >= wanted:
                 break
-            self._litter = min(2 * self._litter, _MOST_LITTER)
-        brood = [(row, key) for key, row in found.items()][:wanted]
+            self._n_children = min(2 * self._n_children, _MOST_CHILDREN)
+        bred = [(row, key) for key, row in found.items()][:wanted]
         if self._stalled:
-            immigrants = int(self._rng.binomial(len(brood), _IMMIGRANTS * min(self._stalled, 2)))
+            immigrants = int(self._rng.binomial(len(bred), _IMMIGRANTS * min(self._stalled, 2)))
             rows = self._known_space().sample(immigrants, self._rng)
-            del brood[len(brood) - immigrants :]
-            brood += [(rows[i], key) for i, key in self._fresh(rows).items()]
-        self._brood.extend(brood)
+            del bred[len(bred) - immigrants :]
+            bred += [(rows[i], key) for i, key in self._fresh(rows).items()]
+        self._offspring.extend(bred)
 
-    def _admit_brood(self, n: int, generation: int) -> int:
+    def _admit_offspring(self, n: int, generation: int) -> int:
         admitted = 0
-        while admitted < n and self._brood:
-            row, key = self._brood.popleft()
+        while admitted < n and self._offspring:
+            row, key = self._offspring.popleft()
             if key not in self._by_key:
                 self._append(row, key, generation)
                 admitted += 1
@@ -244,7 +244,7 @@ class GeneticSearch(SpaceSearcher):
         places = self._rng.integers(len(mating), size=(2, 2, couples)).min(axis=0)
         clash = places[0] == places[1]
         places[1, clash] = (places[1, clash] + 1) % len(mating)
-        rows = np.array([self._trials[index].row for index in mating])
+        rows = self._rows_of(mating)
         crossed = LevelCrossover()._do(problem, rows[places], random_state=self._rng)
         children: Matrix = crossed.reshape(-1, rows.shape[1])
         chosen = np.ones(len(children), dtype=bool)
@@ -332,7 +332,7 @@ class GeneticSearch(SpaceSearcher):
         self._stalled = 0 if any(self._trials[i].generation == number for i in leaders) else self._stalled + 1
         self._mating = None
         if self.generational:
-            self._brood.clear()
+            self._offspring.clear()
 
     def generation_closed(self, number: int) -> bool:
         """Whether all of a generation, top-ups included, is back."""
@@ -368,8 +368,8 @@ class GeneticSearch(SpaceSearcher):
             "mating": self._mating,
             "stale": self._stale,
             "stalled": self._stalled,
-            "litter": self._litter,
-            "brood": [row.tolist() for row, _ in self._brood],
+            "n_children": self._n_children,
+            "offspring": [row.tolist() for row, _ in self._offspring],
         }
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
@@ -390,10 +390,10 @@ class GeneticSearch(SpaceSearcher):
         for index in self._mating or ():
             self._losses(self._trials[index].outcome)
         self._stale, self._stalled = whole("stale", state["stale"]), whole("stalled", state["stalled"])
-        self._litter = whole("litter", state["litter"], _MOST_LITTER)
-        rows = rows_of("brood", state["brood"], self._known_space())
+        self._n_children = whole("n_children", state["n_children"], _MOST_CHILDREN)
+        rows = rows_of("offspring", state["offspring"], self._known_space())
         keys = self._known_space().keys(rows).tolist() if len(rows) else []
-        self._brood = deque(zip(rows, keys, strict=True))
+        self._offspring = deque(zip(rows, keys, strict=True))
 
 
 def _whole(name: str, value: int | None, least: int) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from searchers import effort
 from searchers.base import SpaceSearcher, Trial
-from searchers.checks import number_option, share_option, whole_option
+from searchers.checks import compile_timeout_options, number_option, whole_option
 from searchers.encoding import Matrix
 from searchers.errors import OptionError
 from searchers.initial_population import InitialPopulation, InitialPopulationStrategy
@@ -110,11 +110,8 @@ class PatternSearch(SpaceSearcher):
         self.copies = whole_option("copies", copies)
         self.max_generations = whole_option("max_generations", max_generations)
         self.min_improvement_delta = number_option("min_improvement_delta", min_improvement_delta)
-        self.compile_timeout_lower_bound = number_option(
-            "compile_timeout_lower_bound", compile_timeout_lower_bound
-        )
-        self.compile_timeout_quantile = share_option(
-            "compile_timeout_quantile", compile_timeout_quantile, one=True
+        self.compile_timeout_lower_bound, self.compile_timeout_quantile = compile_timeout_options(
+            compile_timeout_lower_bound, compile_timeout_quantile
         )
         self._population = InitialPopulation.of(
             initial_population_strategy, self.initial_population, space, n_given=len(initial_configs)
@@ -206,8 +203,8 @@ class PatternSearch(SpaceSearcher):
 
     def _settle(self, copy: _Copy) -> None:
         """A generation is back: move the base, or count it as one without improvement."""
-        best = min(copy.members, key=lambda index: (self._loss_of(index), index))
-        before, after = self._loss_of(copy.base), self._loss_of(best)
+        best = min(copy.members, key=lambda index: (self._loss(index), index))
+        before, after = self._loss(copy.base), self._loss(best)
         if after < before:
             copy.base = best
         # the same as the documented ratio, and defined at 0 too
@@ -215,10 +212,6 @@ class PatternSearch(SpaceSearcher):
         copy.misses = 0 if improved else copy.misses + 1
         copy.alive = copy.misses <= self.patience and copy.generation < self.max_generations
         copy.members = []
-
-    def _loss_of(self, index: int) -> float:
-        outcome = self._trials[index].outcome
-        return self._losses(outcome)[0] if outcome is not None and outcome.ok else np.inf
 
     def _finished(self) -> bool:
         return self._started and not any(copy.alive for copy in self._copies)

@@ -70,7 +70,7 @@ def test_avoids_the_half_that_fails(seed: int) -> None:
     values = run(searcher, label, 60)
     assert values[10:].count(float("inf")) < 13, "half of what is proposed at random fails"
     assert min(values) == 1.0
-    points, _ = searcher._points(searcher._rows([0]), [])
+    points, _ = searcher._points(searcher._rows_of([0]), [])
     likely = np.exp(searcher._feasible(points, True))
     fails = points.rows[:, 0] < 30
     assert likely[fails].mean() < 0.3

@@ -353,7 +353,7 @@ class TestOperators:
         for candidate in searcher.ask(4):
             on_failed = searcher._trials[int(candidate.id)].tag == 0
             searcher.tell(candidate.id, ok(1e9) if on_failed else Outcome("wrong"))
-        assert [searcher._passed(index) for index in searcher._members] == [True] * 4
+        assert [searcher._succeeded(index) for index in searcher._members] == [True] * 4
         assert searcher._members[1:] == [1, 2, 3]
 
 
@@ -372,9 +372,9 @@ class TestSurrogateModel:
     def test_the_most_promising_child_is_evaluated(self) -> None:
         searcher = self.searcher(candidate_ratio=10)
         driven(searcher, 60)
-        litters = [searcher._litter(target) for target in range(5)]
-        for litter, row in zip(litters, searcher._select(litters), strict=True):
-            expected = [searcher._predict(child[None])[0] for child in litter[:10]]
+        families = [searcher._new_children(target) for target in range(5)]
+        for family, row in zip(families, searcher._select(families), strict=True):
+            expected = [searcher._predict(child[None])[0] for child in family[:10]]
             assert row is not None
             assert searcher._predict(row[None])[0] == min(expected)
             assert min(expected) < max(expected)
