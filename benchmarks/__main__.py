@@ -10,7 +10,19 @@ import time
 
 from benchmarks._report import ROOT, Claim, Result, table
 
-NAMES = ("throughput", "genetic_cost", "suggestion_cost", "startup", "scale", "race", "quality")
+NAMES = (
+    "throughput",
+    "ray_throughput",
+    "ray_scale",
+    "tune_overhead",
+    "mlflow_overhead",
+    "genetic_cost",
+    "suggestion_cost",
+    "startup",
+    "scale",
+    "race",
+    "quality",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

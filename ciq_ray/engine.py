@@ -38,7 +38,7 @@ __all__ = ["Budget", "Engine", "Evaluation", "Observer", "Observers", "generatio
 logger = logging.getLogger(__name__)
 
 MAX_RESENDS = 3
-"""How often a lost or throttled candidate is sent again before it is the suspect itself."""
+"""How often a lost or throttled candidate is sent again, unless the worker says otherwise."""
 _POLL_S = 0.2
 _LEAST_STOCK = 2
 _MOST_STOCK = 4
@@ -85,6 +85,8 @@ class Evaluation:
         place: Where it ran, see `Report`.
         replayed: Whether it comes from the journal of an earlier process.
         again: Whether the candidate was measured before; the outcome then pools all measurements.
+        at: When it was back, in seconds since 1970; 0 if unknown.
+        context: What the process had to say about the task's context, see `Report`.
     """
 
     candidate: Candidate
@@ -96,6 +98,8 @@ class Evaluation:
     place: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
     again: bool = False
+    at: float = 0.0
+    context: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def told(self) -> Outcome:
@@ -150,6 +154,8 @@ class Engine:
             ``None``: there is no such limit.
         remeasurer: Who is measured again; nobody if ``None``.
         stop_requested: Returns true when nothing new is to be sent.
+        max_resends: How often a lost or throttled candidate is sent again before it is the suspect itself.
+        task_context: Gives the context of a task just before it is sent, see `Task`; ``None``: there is none.
         check: Called after each tell; it may raise to end the search.
     """
 
@@ -166,6 +172,8 @@ class Engine:
         compile_timeout: CompileTimeout | None = None,
         remeasurer: Remeasurer | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
+        max_resends: int | None = None,
+        task_context: Callable[[Candidate], Mapping[str, str]] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.searcher = searcher
@@ -178,6 +186,8 @@ class Engine:
         self._compile_timeout = compile_timeout
         self._remeasurer = remeasurer or Remeasurer(0, budget.modes)
         self._stop_requested = stop_requested
+        self._max_resends = MAX_RESENDS if max_resends is None else max_resends
+        self._task_context = task_context
         self._check = check
         self._stock: deque[Candidate] = deque()
         # with the size of the journal that holds their asks
@@ -327,7 +337,9 @@ class Engine:
             candidate = self._stock.popleft()
             self._in_flight[candidate.id] = candidate
             limit_s = None if self._compile_timeout is None else self._compile_timeout.limit
-            self.worker.submit(Task(candidate.id, candidate.config, self.generation_of(candidate), limit_s))
+            context = {} if self._task_context is None else self._task_context(candidate)
+            generation = self.generation_of(candidate)
+            self.worker.submit(Task(candidate.id, candidate.config, generation, limit_s, context))
 
     def _collect(self, reports: list[Report]) -> None:
         evaluations = []
@@ -337,7 +349,7 @@ class Engine:
             outcome = report.outcome
             if outcome.status in RETRIED:
                 resends = self._resends[candidate.id] = self._resends.get(candidate.id, 0) + 1
-                if resends <= MAX_RESENDS:
+                if resends <= self._max_resends:
                     records.append(
                         {"t": "again", "id": candidate.id, "reason": outcome.message, "at": time.time()}
                     )
@@ -355,6 +367,8 @@ class Engine:
                 report.worker,
                 report.metadata,
                 report.place,
+                at=time.time(),
+                context=report.context,
             )
             evaluations.append(evaluation)
             records.append(_outcome_record(evaluation, report))
@@ -410,6 +424,7 @@ def recorded_evaluation(record: dict[str, Any], candidate: Candidate, generation
         record.get("metadata", ""),
         record.get("place", {}),
         replayed=True,
+        at=record.get("at") or 0.0,
     )
 
 
@@ -430,7 +445,7 @@ def _outcome_record(evaluation: Evaluation, report: Report) -> dict[str, Any]:
         "id": evaluation.candidate.id,
         "outcome": evaluation.outcome.to_dict(),
         "worker": report.worker,
-        "at": time.time(),
+        "at": evaluation.at,
     }
     if report.baseline is not None:
         record["baseline"] = list(report.baseline)

@@ -15,9 +15,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ciq_ray._trackers.run_tracker import RunTracker
 from ciq_ray.tracker import DisabledTracker, logging_exception
 
 if TYPE_CHECKING:
+    from ciq_ray.engine import Evaluation
     from ciq_ray.types import BaseTracker, Score
 
 __all__ = ["TrackerFeed"]
@@ -53,6 +55,7 @@ class TrackerFeed:
         self._tracker = tracker
         # waking a thread for nothing costs more than all else that is done with an evaluation here
         self._silent = type(tracker) is DisabledTracker
+        self._all_known = isinstance(tracker, RunTracker)
         self._closed = closed
         self._generation_changed = generation_changed
         self._waiting: defaultdict[int, list[tuple[Score, dict[str, Any]]]] = defaultdict(list)
@@ -66,8 +69,12 @@ class TrackerFeed:
         self._thread.start()
         self._tell("search_starts", **details)
 
-    def evaluated(self, score: Score, generation: int, **details: Any) -> None:
-        """An evaluation of `generation` is back."""
+    def evaluated(
+        self, score: Score, generation: int, evaluation: Evaluation | None = None, **details: Any
+    ) -> None:
+        """An evaluation of `generation` is back; the whole of it is for a `RunTracker`."""
+        if self._all_known:
+            details["evaluation"] = evaluation
         # a straggler of a generation that has ended (a late top-up) counts in the one that is open
         self._waiting[max(generation, self._current or 0)].append((score, details))
         self._release()

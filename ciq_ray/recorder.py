@@ -6,10 +6,12 @@ import logging
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ciq_ray._result_csv import ResultCsv
 from ciq_ray._result_table import table_columns
+from ciq_ray._trackers.run_tracker import RunTracker
 from ciq_ray.engine import Evaluation
 from ciq_ray.errors import ResultError, SearchFailedError
 from ciq_ray.feed import TrackerFeed
@@ -20,6 +22,7 @@ from ciq_ray.types import BaseTracker, Score, SearchConfiguration, Worker
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from searchers.base import SpaceSearcher
+    from searchers.outcome import Candidate, Outcome
 
 __all__ = ["Recorder", "add_evaluation", "score_of"]
 
@@ -42,9 +45,12 @@ class Recorder:
         self._passed = 0
         self._best: list[float] | None = None
         self._best_text = ""
+        self._leader: tuple[Candidate, Outcome] | None = None
         self._run_s: list[float] = []
         self._replayed: list[Evaluation] = []
         self._progress: Progress | None = None
+        self._tracker = tracker
+        self._measured: Counter[str] = Counter()
         self._feed = TrackerFeed(tracker, self._closed, self._entered)
         self._csv: ResultCsv | None = None
         self._begin_csv()
@@ -57,7 +63,14 @@ class Recorder:
 
     def begin(self, total: int, done: int) -> None:
         """The replay, if any, is over; from here on there is something to show."""
-        self._progress = Progress(total, done=done, disable=self.search.disable_progress_bar)
+        space = self.search.space
+        self._progress = Progress(
+            total,
+            done=done,
+            time_budget_s=self.search.time_budget_s,
+            default=None if space.default_row is None else space.default_config(),
+            disable=self.search.disable_progress_bar,
+        )
         self._feed.start(run_id=self.search.run_id)
         for evaluation in self._replayed:
             self._track(evaluation, score_of(evaluation, self._config))
@@ -69,6 +82,7 @@ class Recorder:
         score = add_evaluation(self.result, evaluation, self._config)
         if outcome.ok and outcome.run_s is not None:
             self._run_s.append(outcome.run_s)
+        self._measured[evaluation.candidate.id] += 1
         self._back[evaluation.generation] += not evaluation.again
         self._passed += outcome.ok
         if not outcome.ok:
@@ -83,9 +97,22 @@ class Recorder:
             return
         self._track(evaluation, score)
         if self._progress is not None:
-            self._progress.update(failed=not outcome.ok, best=self._best_text)
+            self._progress.update(
+                status=outcome.status,
+                best=self._best_text,
+                best_config=None if self._leader is None else self._leader[0].config,
+                best_score=None if self._leader is None else self._leader[1].values[0],
+                worker=evaluation.worker,
+                place=evaluation.place,
+            )
         if len(self.result) % self._pool == 0:
             self._dump(final=False)
+
+    def task_context(self, candidate: Candidate) -> Mapping[str, str]:
+        """What the tracker gives an evaluation that is about to be sent."""
+        if not isinstance(self._tracker, RunTracker):
+            return {}
+        return self._tracker.task_context(candidate.id, self._measured[candidate.id])
 
     def tick(self) -> None:
         """Keep the display alive."""
@@ -133,14 +160,19 @@ class Recorder:
     def _track(self, evaluation: Evaluation, score: Score) -> None:
         where = {f"{name}_id": value for name, value in evaluation.place.items()}
         self._feed.evaluated(
-            score, evaluation.generation, task_id=evaluation.candidate.id, worker=evaluation.worker, **where
+            score,
+            evaluation.generation,
+            evaluation,
+            task_id=evaluation.candidate.id,
+            worker=evaluation.worker,
+            **where,
         )
 
     def _describe_best(self) -> str:
         if self._config.num_objectives > 1:  # no single candidate has all of these
             return "of each " + ", ".join(f"{value:.6g}" for value in self._best or ())
-        best = self._searcher.best
-        return "" if best is None else f"{best[1].values[0]:.6g}"
+        self._leader = self._searcher.best
+        return "" if self._leader is None else f"{self._leader[1].values[0]:.6g}"
 
     def _improved(self, values: tuple[float, ...]) -> bool:
         better = min if self._config.problem_type == "min" else max

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,8 +11,8 @@ import numpy.typing as npt
 
 from ciq_ray._files import write_atomic
 from ciq_ray._result_csv import warn_lost
+from ciq_ray._result_frame import cleaned, columns_of, key_of, load_pandas, plain, reasons
 from ciq_ray._result_table import (
-    clean,
     csv_header,
     csv_line,
     make_row,
@@ -28,6 +26,7 @@ from ciq_ray.errors import ConfigurationError, ResultError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
     from ciq_ray.race import RaceResult
     from ciq_ray.statistics import Verdict
@@ -85,7 +84,7 @@ class SearchResult:
         self._merged = 0
         self._normalized = False
         self._df: pd.DataFrame | None = None
-        if df is not None and not (isinstance(df, _pandas().DataFrame) and df.columns.empty):
+        if df is not None and not (isinstance(df, load_pandas().DataFrame) and df.columns.empty):
             self.df_results = df
 
     @property
@@ -93,15 +92,17 @@ class SearchResult:
         """The table of all results; what is changed in it is changed in the results."""
         pending = self._rows[self._merged :]
         if self._df is None or pending:
-            new = _pandas().DataFrame(_columns_of(pending, table_columns(self.num_scores, self._normalized)))
+            new = load_pandas().DataFrame(
+                columns_of(pending, table_columns(self.num_scores, self._normalized))
+            )
             if self._df is not None and len(self._df):
-                new = _pandas().concat([self._df, new], ignore_index=True)
+                new = load_pandas().concat([self._df, new], ignore_index=True)
             self._df, self._merged = new, len(self._rows)
         return self._df
 
     @df_results.setter
     def df_results(self, df: pd.DataFrame) -> None:
-        table = _cleaned(df)
+        table = cleaned(df)
         found = score_names(table.columns)
         if found[: self.num_scores] != raw_columns(self.num_scores) or len(found) % self.num_scores:
             raise ResultError(
@@ -151,7 +152,7 @@ class SearchResult:
         kind = _problem_type(problem_type)
         if not isinstance(csv_path, (str, os.PathLike)):
             raise ResultError(f"`csv_path` is {csv_path!r}; it must be the path of a CSV file")
-        table = _pandas().DataFrame(read_csv(Path(csv_path)))
+        table = load_pandas().DataFrame(read_csv(Path(csv_path)))
         return cls._loaded(table, kind, clear_duplicates)
 
     @classmethod
@@ -170,7 +171,7 @@ class SearchResult:
             ConfigurationError: `problem_type` is something else.
             ResultError: It is no table of results; the message names the row.
         """
-        return cls._loaded(_cleaned(df), _problem_type(problem_type), clear_duplicates)
+        return cls._loaded(cleaned(df), _problem_type(problem_type), clear_duplicates)
 
     @classmethod
     def _loaded(cls, table: pd.DataFrame, kind: ProblemType, clear_duplicates: bool) -> SearchResult:
@@ -357,7 +358,7 @@ class SearchResult:
     def _drop_repeated(self, columns: list[str]) -> None:
         table = self.df_results
         cells = [
-            [_key(value) for value in table[name]] if name == "params" else map(repr, table[name].tolist())
+            [key_of(value) for value in table[name]] if name == "params" else map(repr, table[name].tolist())
             for name in columns
         ]
         seen: set[tuple[str, ...]] = set()
@@ -392,6 +393,55 @@ class SearchResult:
         if lost:
             warn_lost(lost)
 
+    def plot_convergence(self) -> go.Figure:
+        """Draw every evaluation and the best so far, and below them failures by kind.
+
+        Raises:
+            ResultError: There are no results, or all evaluations failed.
+        """
+        from ciq_ray import report
+
+        return report.plot_convergence(self)
+
+    def plot_pareto(self) -> go.Figure:
+        """Draw the scores against each other, with the Pareto front.
+
+        Raises:
+            ResultError: There is one score only, there are no results, or all evaluations failed.
+        """
+        from ciq_ray import report
+
+        return report.plot_pareto(self)
+
+    def plot_importance(self) -> go.Figure:
+        """Draw how much of the variation of the scores each parameter accounts for.
+
+        `ciq_ray.report.importance` says how that is found out.
+
+        Raises:
+            ResultError: There are no results, or a model of them explains nothing.
+        """
+        from ciq_ray import report
+
+        return report.plot_importance(self)
+
+    def report(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write everything there is to see into one HTML file, which needs no network.
+
+        Args:
+            path: The file. An earlier report is replaced.
+            force: Replace any other file, too.
+
+        Returns:
+            `path`.
+
+        Raises:
+            ConfigurationError: `path` cannot be written, or is a file that is no report.
+        """
+        from ciq_ray import report
+
+        return report.report_of_result(self, path, force=force)
+
     def _ranked_values(self) -> npt.NDArray[np.float64]:
         """Scores by row, NaN for all of a row that has no rank.
 
@@ -404,12 +454,12 @@ class SearchResult:
         values = table[self.score_columns].to_numpy(dtype=np.float64, copy=True)
         values[~np.isfinite(values).all(axis=1)] = np.nan
         if np.isnan(values).all():
-            raise ResultError(f"all {len(table)} evaluations failed{_reasons(table)}")
+            raise ResultError(f"all {len(table)} evaluations failed{reasons(table)}")
         return values
 
     def _row(self, position: int) -> dict[str, Any]:
         table = self.df_results
-        row = {str(name): _python(table[name].iloc[position]) for name in table.columns}
+        row = {str(name): plain(table[name].iloc[position]) for name in table.columns}
         if self.num_scores > 1:
             row["score"] = [row[name] for name in raw_columns(self.num_scores)]
             if self.is_normalized:
@@ -422,57 +472,3 @@ def _problem_type(value: Any) -> ProblemType:
         return ProblemType(value)
     except ValueError as error:
         raise ConfigurationError(f'`problem_type` is {value!r}; it must be "min" or "max"') from error
-
-
-def _pandas() -> ModuleType:
-    """Loaded here and not with this module: it takes longer than all else a search starts with."""
-    import pandas
-
-    return pandas
-
-
-def _cleaned(df: pd.DataFrame) -> pd.DataFrame:
-    if not isinstance(df, _pandas().DataFrame):
-        raise ResultError(f"`df` is a {type(df).__name__}; it must be a pandas DataFrame")
-    if not df.columns.is_unique:
-        raise ResultError("`df` has a column twice")
-    df = df.reset_index(drop=True)
-    given = {name: df[name].tolist() for name in df.columns}
-    columns: dict[str, Any] = dict(clean(given, lambda row: f"row {row} of the table", params_are_json=False))
-    known = set(table_columns(1, False)) - {"param_id"} | set(score_names(columns))
-    for name in columns:
-        if name in df.columns and name not in known:
-            columns[name] = df[name]  # a column that is none of ours keeps its type
-    table: pd.DataFrame = _pandas().DataFrame(columns)
-    return table
-
-
-def _columns_of(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
-    """Score columns are floats also when there are no rows, or none that has them."""
-    table: dict[str, Any] = {name: [row.get(name, np.nan) for row in rows] for name in columns}
-    table["generation"] = np.array(table["generation"], dtype=np.int64)
-    for name in score_names(columns):
-        table[name] = np.array(table[name], dtype=np.float64)
-    return table
-
-
-def _key(params: Any) -> str:
-    """Equal for equal parameters: the order of names does not count, the types of values do."""
-    try:
-        return json.dumps(params, sort_keys=True, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return repr(params)
-
-
-def _python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _reasons(table: pd.DataFrame) -> str:
-    """The most frequent kind of failure, with its first message."""
-    if "status" not in table.columns:
-        return ""
-    status = str(table["status"].mode().iloc[0])
-    first = table[table["status"] == status].iloc[0]
-    message = str(first.get("message", "")).strip().splitlines()
-    return f", most of them with {status}" + (f": {message[0][:200]}" if message else "")

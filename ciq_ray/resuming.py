@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ciq_ray.spaces import from_description, resolve
 from ciq_ray.warm_start import cache_from_record
 from searchers.errors import SearcherError, SpaceError
 
-__all__ = ["fields_of", "run_folder", "tracker_record"]
+__all__ = ["fields_of", "recorded_worker_options", "run_folder", "tracker_record"]
 
 _TRACKERS = (
     "DefaultTrackerConfig",
@@ -119,6 +119,27 @@ def _restored(header: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     if "cache" not in given:
         fields["cache"] = cache_from_record(header.get("cache"))
     return fields
+
+
+def recorded_worker_options(header: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The further keyword arguments of `Search.start` that a run began with.
+
+    Args:
+        header: Of the run's journal; empty for a new one.
+        given: What `start` has been given now.
+
+    Raises:
+        JournalError: One is an object that a journal cannot hold, and it is not given again.
+    """
+    record = header.get("worker_options", {})
+    missing = [name for name in record.get("unknown", []) if name not in given]
+    if missing:
+        raise JournalError(
+            f"the run began with a `{missing[0]}` that a journal cannot hold; give it again: "
+            f"`Search.resume(path).start({missing[0]}=...)`, or `{missing[0]}=None` to go on without"
+        )
+    known: dict[str, Any] = record.get("known", {})
+    return known
 
 
 def tracker_record(config: Any) -> dict[str, Any] | None:

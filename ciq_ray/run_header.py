@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def run_header(
     cached_rows: list[list[int]],
     num_workers: int | None,
     task_timeout: float | None,
+    worker_options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The header, as JSON data; `ciq_ray.resuming` goes the other way.
 
@@ -44,6 +46,7 @@ def run_header(
         cached_rows: Rows of the configurations that came from the cache.
         num_workers: See `Search.start`.
         task_timeout: See `Search.start`.
+        worker_options: The further keyword arguments of `Search.start`.
     """
     worker = search.worker_type
     constraints = list(search.constraints)
@@ -87,7 +90,14 @@ def run_header(
         "tracker": tracker_record(search.tracker_config),
         "num_workers": num_workers,
         "task_timeout": task_timeout,
+        "worker_options": _plain(worker_options),
     }
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON gives back as it was under ``known``, the names of the rest under ``unknown``."""
+    known = {name: value for name, value in options.items() if options_record({name: value}) is not None}
+    return {"known": known, "unknown": [name for name in options if name not in known]}
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -16,6 +16,7 @@ import numpy as np
 from ciq_ray import journal as journals
 from ciq_ray import origin, scratch, settings
 from ciq_ray._files import write_atomic
+from ciq_ray._trackers.run_tracker import RunTracker
 from ciq_ray.compile_timeout import CompileTimeout
 from ciq_ray.engine import Budget, Engine, Observers
 from ciq_ray.errors import CiqError, ConfigurationError, JournalError
@@ -29,13 +30,14 @@ from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
+from ciq_ray.resuming import recorded_worker_options
 from ciq_ray.run_header import run_header
 from ciq_ray.searching import effective_options, make_searcher
 from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
 from ciq_ray.warm_start import WarmStart
 from ciq_ray.worker.adapter import WorkerAdapter, warn_unused
-from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker
+from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker, TakesOptions
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
@@ -75,10 +77,10 @@ class Session:
             )
         self.search = search
         self.config = search.search_config
-        self.worker_kwargs = worker_kwargs
         self.resume_folder = resume_folder
         self.folder: Path | None = None
         header = journals.read_header(resume_folder) if resume_folder is not None else {}
+        self.worker_kwargs = {**recorded_worker_options(header, worker_kwargs), **worker_kwargs}
         self.num_workers = num_workers if num_workers is not None else header.get("num_workers")
         self.task_timeout = task_timeout if task_timeout is not None else header.get("task_timeout")
         # as they were when the run began, whatever is in the environment and in the cache by now
@@ -98,11 +100,16 @@ class Session:
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts())
             stack.push(self._say_how_to_go_on)
+            self._hold(stack)
             tracker = self._tracker()
             _whatever_happens(stack, lambda: self._clean_up(tracker, recorder))
             folder = self._folder(stack)
             journal = self._journal(folder)
             _whatever_happens(stack, journal.close)
+            followed = tracker if isinstance(tracker, RunTracker) else None
+            if followed is not None:
+                stack.push(lambda kind, error, trace: followed.run_closed(_result_of(recorder), error))
+                followed.run_opened(folder, journal.header)
             cache = self._cache(folder, stack)
             if search.final_race:
                 self._try_baseline(cache, tracker, interrupts)
@@ -126,6 +133,8 @@ class Session:
                 compile_timeout=CompileTimeout.of(searcher),
                 remeasurer=self._remeasurer(searcher),
                 stop_requested=lambda: interrupts.requested,
+                max_resends=worker.max_resends if isinstance(worker, TakesOptions) else None,
+                task_context=None if followed is None else recorder.task_context,
                 check=recorder.check,
             )
             total = self._total(searcher, engine)
@@ -143,6 +152,8 @@ class Session:
             reason = result.ended
             if reason != "stopped" and search.final_race:
                 worker.close()  # nothing else runs while the race is timed
+                if followed is not None:
+                    followed.settle()
                 reason = self._race(recorder, journal, cache, tracker, interrupts)
             if reason == "stopped":
                 self._say(f"stopped; go on with: ciq resume {folder}")
@@ -168,6 +179,7 @@ class Session:
         """Race the best of a run that is over; see `ciq_ray.racing.race_run`."""
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts())
+            self._hold(stack)
             folder = self._folder(stack)
             journal = self._journal(folder)
             _whatever_happens(stack, journal.close)
@@ -317,6 +329,7 @@ class Session:
                 cached_rows=self.cached_rows,
                 num_workers=self.num_workers,
                 task_timeout=self.task_timeout,
+                worker_options=self.worker_kwargs,
             )
             return Journal.create(folder, header)
         journal = Journal.reopen(folder)
@@ -356,14 +369,26 @@ class Session:
                 entry.unlink()
         self._say(f"logs of the workers kept: {cache / 'logs'}")
 
+    def _worker_class(self) -> type[Worker]:
+        kind = self.search.worker_type
+        return kind.worker_type() if isinstance(kind, WorkerTypes) else kind
+
+    def _hold(self, stack: ExitStack) -> None:
+        """Check the options of the worker, and keep over a race what is expensive to start, with `stack`."""
+        worker_class = self._worker_class()
+        if issubclass(worker_class, TakesOptions):
+            stack.enter_context(worker_class.hold(self.num_workers, self.worker_kwargs))
+
     def _worker(self, cache: Path, tracker: BaseTracker, *, racing: bool = False) -> StreamingWorker:
         """The worker of the search, or one for a single evaluation at a time for a block of a race."""
-        kind = self.search.worker_type
-        worker_class: type[Worker] = kind.worker_type() if isinstance(kind, WorkerTypes) else kind
+        worker_class = self._worker_class()
         worker = worker_class.create(cache, self.config.normalize and not racing, tracker)
         streaming: StreamingWorker
         if isinstance(worker, StreamingWorker):
-            warn_unused(worker_class.__name__, self.worker_kwargs)
+            if isinstance(worker, TakesOptions):
+                worker.configure(self.worker_kwargs)
+            else:
+                warn_unused(worker_class.__name__, self.worker_kwargs)
             streaming = worker
         else:
             streaming = WorkerAdapter(
@@ -425,6 +450,10 @@ def _whatever_happens(stack: ExitStack, step: Callable[[], object]) -> None:
             logger.warning("and at the end of the search: %s: %s", type(another).__name__, another)
 
     stack.push(take)
+
+
+def _result_of(recorder: Recorder | None) -> SearchResult | None:
+    return None if recorder is None else recorder.result
 
 
 def _has_generations(searcher: SpaceSearcher) -> bool:

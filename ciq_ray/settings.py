@@ -8,6 +8,7 @@
 | `CIQ_KEEP_CACHE` | `1`: the cache files of a search are kept when it ends | off |
 | `CIQ_SEARCH_SPACES_DIR` | a folder with `manifest.json` and its files, in place of the catalogue | none |
 | `CIQ_SEARCH_SPACES_REPO` | a release to fetch search spaces from | none: nothing is fetched |
+| `RAY_ADDRESS` | the cluster that a RAY search joins | none: a local Ray is started |
 
 Values are read when they are needed, so that a change during the life of a process counts.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "cache_dir",
     "initial_population",
     "keep_cache",
+    "ray_address",
     "runs_dir",
     "search_spaces_dir",
     "search_spaces_repo",
@@ -47,6 +49,11 @@ def initial_population() -> str | None:
 def keep_cache() -> bool:
     """Whether cache files outlive their search."""
     return os.environ.get("CIQ_KEEP_CACHE", "").strip().lower() in _TRUE
+
+
+def ray_address() -> str | None:
+    """The Ray cluster to join, if one is set."""
+    return os.environ.get("RAY_ADDRESS", "").strip() or None
 
 
 def search_spaces_dir() -> Path | None:

@@ -6,14 +6,12 @@ A tracker never stops a search: what goes wrong in it is logged, and the search 
 from __future__ import annotations
 
 import atexit
-import functools
 import json
-import logging
 import sys
-from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from ciq_ray._trackers.guarding import logging_exception
+from ciq_ray._trackers.mlflow import MLflowTracker
 from ciq_ray._types.enums import TrackerTypes
 from ciq_ray._types.tracker import BaseTracker
 from ciq_ray._types.tracker_configs import (
@@ -23,7 +21,7 @@ from ciq_ray._types.tracker_configs import (
     MLflowTrackerConfig,
     TrackerConfig,
 )
-from ciq_ray.errors import ConfigurationError, UnsupportedError
+from ciq_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import loguru
@@ -33,26 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["DisabledTracker", "LoguruTracker", "MLflowTracker", "logging_exception", "make_tracker"]
 
 _NOTE_LENGTH = 300
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def logging_exception(func: Callable[_P, _R]) -> Callable[_P, _R | None]:
-    """A decorator that catches any exceptions raised by the decorated method.
-
-    They are logged with their traceback, through Python's `logging` under the name of the method's
-    module, and the method returns ``None`` then. `KeyboardInterrupt` and `SystemExit` pass.
-    """
-
-    @functools.wraps(func)
-    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
-        try:
-            return func(*args, **kwargs)
-        except Exception:
-            logging.getLogger(func.__module__).exception("%s failed; the search goes on", func.__qualname__)
-            return None
-
-    return guarded
 
 
 def make_tracker(config: TrackerConfig | None = None) -> BaseTracker:
@@ -61,7 +39,6 @@ def make_tracker(config: TrackerConfig | None = None) -> BaseTracker:
     Raises:
         ConfigurationError: `config` is no configuration of a tracker, or the tracker cannot be set up
             as it says.
-        UnsupportedError: This version does not have the tracker.
     """
     if config is None:
         config = DefaultTrackerConfig()
@@ -72,6 +49,8 @@ def make_tracker(config: TrackerConfig | None = None) -> BaseTracker:
     tracker = config.tracker_class()
     if type(config) is TrackerConfig and config.type == TrackerTypes.LOGURU:
         config = LoguruTrackerConfig(enqueue=config.enqueue)
+    elif type(config) is TrackerConfig and config.type == TrackerTypes.MLFLOW:
+        config = MLflowTrackerConfig(enqueue=config.enqueue)
     return tracker(config)
 
 
@@ -248,20 +227,3 @@ def _note(metadata: Any) -> str:
     """The first line of it: tracebacks and compilers' output are long."""
     lines = str(metadata).strip().splitlines()
     return f": {lines[0][:_NOTE_LENGTH]}" if lines else ""
-
-
-class MLflowTracker(BaseTracker):
-    """Records a search in MLflow. Not in this version: creating one raises `UnsupportedError`."""
-
-    tracker_config: MLflowTrackerConfig
-
-    def __new__(cls, tracker_config: MLflowTrackerConfig) -> MLflowTracker:  # noqa: D102
-        raise UnsupportedError(
-            "the MLflow tracker is not in this version; use LoguruTrackerConfig(), or write a BaseTracker "
-            "of your own"
-        )
-
-    @staticmethod
-    def get_date_string() -> str:
-        """The current local time, fit for a run's name: ``2025-01-31_23-59-59``."""
-        return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

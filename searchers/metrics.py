@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,6 +12,8 @@ from searchers.errors import OptionError
 from searchers.outcome import STATUSES, Outcome
 
 __all__ = ["check_metrics", "outcome_of"]
+
+_METRICS: Final = "ciq_metrics/"
 
 
 def check_metrics(metric: Any, mode: Any) -> tuple[list[str] | None, list[str]]:
@@ -34,17 +38,51 @@ def check_metrics(metric: Any, mode: Any) -> tuple[list[str] | None, list[str]]:
 
 
 def outcome_of(metrics: list[str] | None, result: dict[str, Any] | None, error: bool) -> Outcome:
-    """What a result of Ray Tune says of a trial; failures come under ``"ciq_status"``."""
+    """What a result of Ray Tune says of a trial.
+
+    Besides the metrics, it may have fields of an `Outcome` under names that begin with ``ciq_``:
+    ``ciq_status``, ``ciq_message``, ``ciq_run_s``, ``ciq_compile_s``, ``ciq_samples``, ``ciq_spread`` (one
+    for each metric) and ``ciq_metrics/<name>`` (Ray Tune writes a dict under ``ciq_metrics`` so). Of those,
+    all but the status are left out where they have no such value.
+    """
     if error or not result:
         return Outcome("run_error", message="the trial failed")
     status = result.get("ciq_status", "ok")
     if status not in STATUSES:
         return Outcome("invalid_result", message=f"`ciq_status` is {status!r}")
-    message = str(result.get("ciq_message", ""))
+    details = _details(result)
     if status != "ok":
-        return Outcome(status, message=message)
+        return Outcome(status, **details)
     names = metrics or []
     missing = [name for name in names if not isinstance(result.get(name), (int, float, np.number))]
     if missing or not names:
         return Outcome("invalid_result", message=f"the result has no number under {missing or 'a metric'}")
-    return Outcome("ok", tuple(float(result[name]) for name in names), message=message)
+    values = tuple(float(result[name]) for name in names)
+    return Outcome("ok", values, spread=_spread(result.get("ciq_spread"), len(names)), **details)
+
+
+def _details(result: dict[str, Any]) -> dict[str, Any]:
+    """Fields of an outcome but for status, values and spread."""
+    found: dict[str, Any] = {"message": str(result.get("ciq_message", ""))}
+    for name in ("run_s", "compile_s"):
+        value = result.get(f"ciq_{name}")
+        if isinstance(value, (int, float, np.number)) and 0 <= value < math.inf:
+            found[name] = float(value)
+    samples = result.get("ciq_samples")
+    if isinstance(samples, (int, np.integer)) and samples > 0:
+        found["samples"] = int(samples)
+    nested = result.get("ciq_metrics")
+    metrics = dict(nested) if isinstance(nested, Mapping) else {}
+    metrics |= {
+        name.removeprefix(_METRICS): value for name, value in result.items() if name.startswith(_METRICS)
+    }
+    if metrics:
+        found["metrics"] = metrics
+    return found
+
+
+def _spread(spread: Any, count: int) -> tuple[float, ...] | None:
+    spread = list(spread) if isinstance(spread, (list, tuple)) else [spread]
+    if len(spread) != count or not all(isinstance(value, (int, float, np.number)) for value in spread):
+        return None
+    return tuple(map(float, spread))

@@ -46,6 +46,7 @@ class TuneContract(Searcher):
     _modes: list[str]
     _trials: list[Trial]
     _again: deque[int]
+    _ready: deque[int]
     _initial: deque[Any]
 
     def __init__(self, metric: str | list[str] | None, mode: str | list[str] | None) -> None:
@@ -56,6 +57,7 @@ class TuneContract(Searcher):
         self._tune_space: dict[str, Any] | None = None  # ``param_space`` as data, if JSON can hold it
         self._space_is_restored = False
         self._journal: TuneJournal | None = None
+        self._held: list[tuple[str, Matrix, Outcome]] | None = None  # results to be written together
 
     # -- what the other half has ------------------------------------------------------------------
 
@@ -137,14 +139,11 @@ class TuneContract(Searcher):
                 "`metric` is not set: Ray Tune tells a searcher that has a space of its own neither metric "
                 "nor mode, so give both to the searcher"
             )
-        if self._journal is not None and self.space is not None:
-            for row, outcome in self._journal.unread(self.space, len(self._modes)):
-                self._learn(row, outcome)
+        self.learn_journal()
         candidates = self.ask(1)
         if not candidates:
-            running = any(self._trials[index].outcome is None for index in self._tune_ids.values())
             # with nothing running Ray Tune waits a full second for each None, to no purpose
-            return None if running and not self.finished else str(self.FINISHED)
+            return None if self.has_running_trials and not self.finished else str(self.FINISHED)
         self._tune_ids[trial_id] = int(candidates[0].id)
         config = candidates[0].config
         return config if isinstance(config, dict) else {"config": config}
@@ -155,8 +154,10 @@ class TuneContract(Searcher):
         """Learn from a finished trial; one that failed or lacks the metric is a failure.
 
         A result may say how it failed under the key ``"ciq_status"``, one of `Outcome`'s statuses; what
-        is ``lost`` or ``throttled`` is tried again. A second call for a trial that failed (Ray Tune
-        resumed it) replaces its label; ids that are unknown or done are ignored.
+        is ``lost`` or ``throttled`` is tried again. Other fields of an `Outcome` are read from such keys
+        too: ``"ciq_message"``, ``"ciq_run_s"`` and those that `searchers.metrics.outcome_of` lists. A
+        second call for a trial that failed (Ray Tune resumed it) replaces its label; ids that are unknown
+        or done are ignored.
         """
         index = self._tune_ids.pop(trial_id, None)
         if index is None:
@@ -172,11 +173,39 @@ class TuneContract(Searcher):
         if not outcome.ok:
             self._tune_ids[trial_id] = index
         self.tell(str(index), outcome)
-        if self._journal is not None and self.space is not None:
-            try:
-                self._journal.append(self.space, trial_id, self._trials[index].row, outcome)
-            except OSError as problem:  # a full disk is no reason to lose a trial
-                logger.error("cannot write a result to %s: %s", self._journal.path, problem)
+        told = (trial_id, self._trials[index].row, outcome)
+        if self._held is not None:
+            self._held.append(told)
+        else:
+            self._write_to_journal([told])
+
+    @contextlib.contextmanager
+    def writing_together(self) -> Iterator[None]:
+        """Have the journal wait for the disk once for all results that are told meanwhile."""
+        held = self._held = []
+        try:
+            yield
+        finally:
+            self._held = None
+            self._write_to_journal(held)
+
+    def _write_to_journal(self, results: list[tuple[str, Matrix, Outcome]]) -> None:
+        if self._journal is None or self.space is None or not results:
+            return
+        try:
+            self._journal.append(self.space, results)
+        except OSError as problem:  # a full disk is no reason to lose a trial
+            logger.error("cannot write a result to %s: %s", self._journal.path, problem)
+
+    @property
+    def n_begun(self) -> int:
+        """How many configurations have been handed out or learnt from, but for those to be tried again."""
+        return len(self._trials) - len(self._ready) - len(self._again)
+
+    @property
+    def has_running_trials(self) -> bool:
+        """Whether a trial of Ray Tune has begun whose end has not been told."""
+        return any(self._trials[index].outcome is None for index in self._tune_ids.values())
 
     # -- evaluations made elsewhere ---------------------------------------------------------------
 
@@ -254,6 +283,16 @@ class TuneContract(Searcher):
             OptionError: Its folder does not exist.
         """
         self._journal = TuneJournal(path)
+
+    def learn_journal(self) -> None:
+        """Learn what the journal has that is not known here; `suggest` does so by itself.
+
+        Raises:
+            StateError: The journal is of another space.
+        """
+        if self._journal is not None and self.space is not None:
+            for row, outcome in self._journal.unread(self.space, len(self._modes)):
+                self._learn(row, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         """Write the whole state as JSON; never half of it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from searchers.outcome import Outcome
 from searchers.space import Space
 from searchers.state import rows_of
 
-__all__ = ["TuneJournal"]
+__all__ = ["TuneJournal", "read_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +51,19 @@ class TuneJournal:
         """Have `unread` begin with the first result again."""
         self._read = 0
 
-    def append(self, space: Space, trial_id: str, row: Matrix, outcome: Outcome) -> None:
-        """Write a result, and return when it is on the disk.
+    def append(self, space: Space, results: Sequence[tuple[str, Matrix, Outcome]]) -> None:
+        """Write results, each with its trial's id, and return when they are on the disk.
 
         Raises:
-            OSError: It could not be written.
+            OSError: They could not be written.
         """
         size = self._size()
-        entry = {
-            "trial": trial_id,
-            "row": row.tolist(),
-            "config": space.decode(row),
-            "outcome": outcome.to_dict(),
-        }
-        lines = [entry] if size else [{"version": VERSION, "space": space.fingerprint}, entry]
+        lines: list[dict[str, Any]] = [] if size else [{"version": VERSION, "space": space.fingerprint}]
+        for trial_id, row, outcome in results:
+            config = space.decode(row)
+            lines.append(
+                {"trial": trial_id, "row": row.tolist(), "config": config, "outcome": outcome.to_dict()}
+            )
         data = "".join(json.dumps(line, default=repr) + "\n" for line in lines).encode()
         with self.path.open("ab") as file:
             file.write(data)
@@ -124,3 +124,31 @@ class TuneJournal:
             if not isinstance(data, dict) or data.get(name) != value:
                 found = data.get(name) if isinstance(data, dict) else data
                 raise StateError(f"`{name}` is {found!r}, but here it is {value!r}; give another file")
+
+
+def read_results(path: str | os.PathLike[str]) -> list[tuple[str, Any, Outcome]]:
+    """The results in a journal, for those who have no space: trial, configuration and outcome.
+
+    Of several for one configuration the last one counts, in the place of the first; a torn last line is
+    left out.
+
+    Raises:
+        StateError: The file cannot be read or is not such a journal.
+    """
+    results: dict[tuple[int, ...], tuple[str, Any, Outcome]] = {}
+    number = 0
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                data = json.loads(line)
+                if number == 1:
+                    if data["version"] != VERSION:
+                        raise StateError(f"`version` is {data['version']!r}, but here it is {VERSION}")
+                    continue
+                outcome = Outcome.from_dict(data["outcome"])
+                results[tuple(data["row"])] = (data["trial"], data["config"], outcome)
+    except (OSError, KeyError, TypeError, ValueError, SearcherError) as error:
+        raise StateError(f"the journal {str(path)!r}, line {number}: {error}") from error
+    return list(results.values())

@@ -88,11 +88,7 @@ class WorkerTypes(StrEnum):
     ASYNC = "async"
 
     def worker_type(self) -> type[Worker]:
-        """Return the `Worker` subclass for this type.
-
-        Raises:
-            UnsupportedError: This version has no such worker.
-        """
+        """Return the `Worker` subclass for this type."""
         worker: type[Worker] = getattr(importlib.import_module("ciq_ray.worker"), _WORKER_CLASSES[self.value])
         return worker
 

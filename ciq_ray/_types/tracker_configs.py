@@ -124,6 +124,9 @@ class MLflowTrackerConfig(TrackerConfig):
         description: The description of the run to use.
         score_names: The names of the scores to use.
         log_config: Whether to log the config for each objective function call.
+        live_runs: Whether the run of an evaluation is made before the evaluation, so that it can be
+            watched; it costs a request before each. Otherwise it is made when the result is in, or
+            when the objective itself logs something.
     """
 
     type: Annotated[Literal[TrackerTypes.MLFLOW], _Named] = TrackerTypes.MLFLOW
@@ -133,6 +136,28 @@ class MLflowTrackerConfig(TrackerConfig):
     description: str | None = None
     score_names: list[str] = Field(default_factory=list)
     log_config: _Bool = True
+    live_runs: _Bool = False
+
+    @field_validator("experiment_name", "run_name", "tracking_uri", mode="after")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it must not be empty: leave it out for the default")
+        return value
+
+    @field_validator("tracking_uri", mode="after")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        from ciq_ray._mlflow.store import absolute_uri
+
+        return None if value is None else absolute_uri(value)
+
+    @field_validator("score_names", mode="after")
+    @classmethod
+    def _can_be_told_apart(cls, value: list[str]) -> list[str]:
+        if any(not name.strip() for name in value) or len(set(value)) < len(value):
+            raise ValueError("each score needs a name of its own")
+        return value
 
 
 def _check_sink(sink: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -84,7 +85,7 @@ class AsyncPool(Pool):
             flight.started_at = message[2]
         else:
             del self._flights[message[1]]
-            self._settle(flight, self._outcome(process, message, flight.log_start), process.pid)
+            self._settle(flight, self._outcome(process, message, flight.log_start), process.pid, message[-1])
             self._dispatch()
         self._set_limit()
 
@@ -149,7 +150,7 @@ class AsyncPool(Pool):
         flight.log_start = process.log_size() if self._flights else process.trim_log()
         flight.sent_at, flight.started_at = time.monotonic(), None
         try:
-            process.send(flight.task.id, flight.config, flight.task.compile_timeout)
+            process.send(flight.task.id, flight.config, flight.task.compile_timeout, flight.task.context)
         except OSError:
             kill([process])  # its end will be noticed, and the task sent to the next
             return False
@@ -184,10 +185,14 @@ class AsyncPool(Pool):
         else:
             self._waiting.appendleft(flight)
 
-    def _settle(self, flight: _Flight, outcome: Outcome, pid: int) -> None:
+    def _settle(
+        self, flight: _Flight, outcome: Outcome, pid: int, context: Mapping[str, str] | None = None
+    ) -> None:
         if flight.is_baseline:
             self._values = baseline_values(_NAME, outcome)
             self._values_generation = flight.task.generation
             self._baseline_sends = 0
         else:
-            self._reports.append(Report(flight.task.id, outcome, flight.baseline, _NAME, pid))
+            self._reports.append(
+                Report(flight.task.id, outcome, flight.baseline, _NAME, pid, context=context or {})
+            )

@@ -2,13 +2,13 @@
 
 Imports as little as it can, so that a fresh process is there in tens of milliseconds. A frame is
 four bytes of length and a pickle of a tuple. The driver sends ``(task_id, pickled_config,
-compile_timeout)``, the process sends
+compile_timeout, context)``, the process sends
 
 * ``("ready",)`` once it has the function, or ``("broken", text)`` if it cannot load it;
 * ``("started", task_id, monotonic_s)``, event loops only;
-* ``("done", task_id, status, values, message, explained, details, run_s)``, where `explained` says that
-  the message is the objective's own and needs no output added to it, and `details` holds further fields
-  of an `Outcome` that the objective returned.
+* ``("done", task_id, status, values, message, explained, details, run_s, context)``, where `explained`
+  says that the message is the objective's own and needs no output added to it, `details` holds further
+  fields of an `Outcome` that the objective returned, and `context` is that of a `Report`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias, TypedDict
+
+    from ciq_ray._mlflow.objective import Evaluation
 
     Result: TypeAlias = tuple[str, tuple[float, ...], str, bool, dict[str, Any]]
 
@@ -136,9 +138,10 @@ def _prepare(setup: Setup) -> None:
 def _serve(channel: Channel, function: Callable[[Any], Any], setup: Setup) -> None:
     channel.send("ready")
     while (data := channel.receive()) is not None:
-        task_id, config, compile_timeout = pickle.loads(data)
+        task_id, config, compile_timeout, context = pickle.loads(data)
         del data
         set_compile_timeout(compile_timeout)
+        evaluation = enter(context, alone=True)
         started = time.perf_counter()
         try:
             result = judge(function(pickle.loads(config)), setup["num_objectives"])
@@ -148,10 +151,25 @@ def _serve(channel: Channel, function: Callable[[Any], Any], setup: Setup) -> No
         channel.leave_if_copy()
         run_s = time.perf_counter() - started
         del config
+        found = leave(evaluation, result)
         flush()
-        channel.send("done", task_id, *result, run_s)
+        channel.send("done", task_id, *result, run_s, found)
         if setup["mode"] == "once":
             return
+
+
+def enter(context: dict[str, str] | None, *, alone: bool) -> Evaluation | None:
+    """Begin an evaluation whose own logging has a place to go to, if it comes with one."""
+    if context is None:
+        return None
+    from ciq_ray._mlflow.objective import Evaluation
+
+    return Evaluation(context, alone=alone)
+
+
+def leave(evaluation: Evaluation | None, result: Result) -> dict[str, str]:
+    """End it; the context of the report."""
+    return {} if evaluation is None else {"mlflow_run_id": evaluation.end(result[0] == "ok")}
 
 
 def judge(value: Any, num_objectives: int) -> Result:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ciq_ray.worker.child import HEADER, Channel, failure, flush, judge
+from ciq_ray.worker.child import HEADER, Channel, enter, failure, flush, judge, leave
 from ciq_ray.worker.limits import set_compile_timeout
 
 if TYPE_CHECKING:
@@ -70,15 +70,18 @@ class _Server:
             end = HEADER.size + HEADER.unpack_from(self._data)[0]
             if len(self._data) < end:
                 return
-            task_id, config, compile_timeout = pickle.loads(bytes(self._data[HEADER.size : end]))
+            task_id, config, compile_timeout, context = pickle.loads(bytes(self._data[HEADER.size : end]))
             del self._data[:end]
             # the loop itself keeps only weak references to its tasks
-            task = self._loop.create_task(self._evaluate(task_id, config, compile_timeout))
+            task = self._loop.create_task(self._evaluate(task_id, config, compile_timeout, context))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _evaluate(self, task_id: str, config: bytes, compile_timeout: float | None) -> None:
+    async def _evaluate(
+        self, task_id: str, config: bytes, compile_timeout: float | None, context: dict[str, str] | None
+    ) -> None:
         set_compile_timeout(compile_timeout)  # in the context of this task alone
+        evaluation = enter(context, alone=False)
         self._channel.send("started", task_id, time.monotonic())
         started = time.perf_counter()
         limit = self._setup["timeout"]
@@ -92,5 +95,7 @@ class _Server:
         if timer.expired():  # also when the objective caught its cancellation and returned
             result = "run_timeout", (), f"the evaluation took longer than {limit:g} s", False, {}
         self._channel.leave_if_copy()
+        run_s = time.perf_counter() - started
+        found = leave(evaluation, result)
         flush()
-        self._channel.send("done", task_id, *result, time.perf_counter() - started)
+        self._channel.send("done", task_id, *result, run_s, found)

@@ -16,13 +16,14 @@ from ciq_ray.worker.protocol import NO_BASELINE, Report, Task
 if TYPE_CHECKING:
     from ciq_ray._types.tracker import BaseTracker
     from ciq_ray.utils.validation import Score
+    from ciq_ray.worker.ray_pool import RayPool
 
-__all__ = ["AsyncWorker", "IsoMultiProcessWorker", "MultiProcessWorker"]
+__all__ = ["AsyncWorker", "IsoMultiProcessWorker", "MultiProcessWorker", "PooledWorker"]
 
 _POLL_S = 1.0
 
 
-class _LocalWorker(Worker):
+class PooledWorker(Worker):
     """A documented worker that also streams; see `ciq_ray.worker.protocol.StreamingWorker`."""
 
     def __init__(
@@ -34,7 +35,7 @@ class _LocalWorker(Worker):
         supports_timeout: bool = True,
     ) -> None:
         super().__init__(cache_folder, normalize, tracker, respects_num_workers, supports_timeout)
-        self._pool: Pool | None = None
+        self._pool: Pool | RayPool | None = None
 
     @classmethod
     def create(
@@ -42,7 +43,7 @@ class _LocalWorker(Worker):
         cache_folder: str | os.PathLike[str],
         normalize: bool = False,
         tracker: BaseTracker | None = None,
-    ) -> _LocalWorker:
+    ) -> PooledWorker:
         """Construct a worker instance with the given configuration."""
         return cls(cache_folder, normalize, tracker)
 
@@ -101,7 +102,7 @@ class _LocalWorker(Worker):
         if pool is not None:
             pool.close()
 
-    def _open_pool(self) -> Pool:
+    def _open_pool(self) -> Pool | RayPool:
         if self._pool is None:
             raise WorkerError("the worker is not open; call `open` first")
         return self._pool
@@ -177,7 +178,8 @@ class _LocalWorker(Worker):
                 score = self._score(report, params_pool[index], params_ids[index], num_objectives)
                 scores[index] = score
                 if self._tracker is not None:
-                    self._tracker.post_objective(score.to_json(), task_id=params_ids[index])
+                    where = {f"{name}_id": value for name, value in report.place.items()}
+                    self._tracker.post_objective(score.to_json(), task_id=params_ids[index], **where)
         return [scores[index] for index in range(len(params_pool))]
 
     def _score(self, report: Report, params: Params, param_id: int, num_objectives: int) -> Score:
@@ -203,7 +205,7 @@ class _LocalWorker(Worker):
         )
 
 
-class MultiProcessWorker(_LocalWorker):
+class MultiProcessWorker(PooledWorker):
     """WorkerTypes.NATIVE: long-lived processes, each of which runs one candidate at a time.
 
     A process that dies, or is ended at its limit, fails its candidate and is replaced.
@@ -216,7 +218,7 @@ class MultiProcessWorker(_LocalWorker):
         return NativePool
 
 
-class IsoMultiProcessWorker(_LocalWorker):
+class IsoMultiProcessWorker(PooledWorker):
     """WorkerTypes.ISOLATED: a fresh process for each evaluation.
 
     For objectives that leak memory or leave something behind that would affect other evaluations.
@@ -230,7 +232,7 @@ class IsoMultiProcessWorker(_LocalWorker):
         return IsolatedPool
 
 
-class AsyncWorker(_LocalWorker):
+class AsyncWorker(PooledWorker):
     """WorkerTypes.ASYNC: one process whose event loop runs up to `num_workers` coroutines, by default 8.
 
     The objective must be asynchronous, and must not block the loop.

@@ -25,7 +25,7 @@ from ciq_ray.worker.protocol import NO_BASELINE, Report, Task
 from ciq_ray.worker.watch import Watch
 from searchers.outcome import FAILURES, Outcome
 
-__all__ = ["Death", "Pool", "available_cpus", "failure_message"]
+__all__ = ["Death", "Pool", "available_cpus", "failure_message", "positive_count", "positive_seconds"]
 
 _START_LIMIT_S: Final = 300.0
 _START_ATTEMPTS: Final = 3
@@ -91,9 +91,9 @@ class Pool(ABC):
         log_dir: Path | None = None,
     ) -> None:
         check_objective(function, asynchronous=self.mode == "async")
-        self._num_workers = _count("num_workers", num_workers)
-        self._num_objectives = _count("num_objectives", num_objectives)
-        self._limit = _seconds("task_timeout", task_timeout)
+        self._num_workers = positive_count("num_workers", num_workers)
+        self._num_objectives = positive_count("num_objectives", num_objectives)
+        self._limit = positive_seconds("task_timeout", task_timeout)
         self._pickler = Pickler(function)
         self._baseline = None if baseline_config is NO_BASELINE else self._pickler.config(baseline_config)
 
@@ -333,7 +333,7 @@ class Pool(ABC):
 
     def _outcome(self, process: WorkerProcess, message: tuple[Any, ...], log_start: int) -> Outcome:
         """The outcome in a ``done`` message."""
-        _, _, status, values, text, explained, details, run_s = message
+        _, _, status, values, text, explained, details, run_s, _ = message
         if not explained:
             text = failure_message(text, process.log_tail(log_start))
         return Outcome(status, values, message=text, **{"run_s": run_s, **details})
@@ -347,13 +347,15 @@ class Pool(ABC):
         return Outcome(status, message=failure_message(text, process.log_tail(log_start)), run_s=run_s)
 
 
-def _count(name: str, value: Any) -> int:
+def positive_count(name: str, value: Any) -> int:
+    """`value`, if it is a whole number above 0; else a `ConfigurationError` that names the argument."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"`{name}` is {value!r}; it must be an integer above 0")
     return value
 
 
-def _seconds(name: str, value: Any) -> float | None:
+def positive_seconds(name: str, value: Any) -> float | None:
+    """`value`, if it is a time or ``None``; else a `ConfigurationError` that names the argument."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:

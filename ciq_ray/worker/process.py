@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,18 +88,25 @@ class WorkerProcess:
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid) if HAS_PIDFD else None
 
-    def send(self, task_id: str, config: bytes, compile_timeout: float | None = None) -> None:
+    def send(
+        self,
+        task_id: str,
+        config: bytes,
+        compile_timeout: float | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> None:
         """Send a task to a process that waits for one.
 
         Args:
             task_id: What its answer will carry.
             config: The pickled configuration.
             compile_timeout: See `Task`.
+            context: See `Task`.
 
         Raises:
             OSError: The process is gone, or does not read.
         """
-        message = (task_id, config, compile_timeout)
+        message = (task_id, config, compile_timeout, dict(context) if context else None)
         data = memoryview(encode(pickle.dumps(message, pickle.HIGHEST_PROTOCOL)))
         deadline = time.monotonic() + _SEND_LIMIT_S
         while data:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from searchers.outcome import Outcome
 
-__all__ = ["NO_BASELINE", "Report", "StreamingWorker", "Task"]
+__all__ = ["NO_BASELINE", "Report", "StreamingWorker", "TakesOptions", "Task"]
 
 
 class _NoBaseline:
@@ -31,12 +33,15 @@ class Task:
         generation: The block it belongs to; the first task of a new one has the baseline measured again.
         compile_timeout: Seconds that compiling it may take, for objectives with such a step
             (`ciq_ray.worker.limits`); ``None`` for no limit but their own.
+        context: Environment variables of this evaluation alone, with which a tracker makes what the
+            objective logs by itself its own (`ciq_ray._mlflow.objective`).
     """
 
     id: str
     config: Any
     generation: int = 0
     compile_timeout: float | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Report:
         metadata: What the worker has to say about it, for the results.
         place: Where it ran, beyond this machine's process: ``node``, ``gpu``, ``actor``, as far as there is
             such a thing.
+        context: What the process has to say about the task's context; empty when it had none, or when
+            the process did not survive the evaluation.
     """
 
     task_id: str
@@ -64,6 +71,7 @@ class Report:
     normalized: tuple[float, ...] | None = None
     metadata: str = ""
     place: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -137,3 +145,29 @@ class StreamingWorker(Protocol):
     def close(self) -> None:
         """End all processes, whatever state they are in. More calls do nothing."""
         ...
+
+
+class TakesOptions(ABC):
+    """A built-in worker that makes use of further keyword arguments of `Search.start`."""
+
+    @staticmethod
+    @abstractmethod
+    def hold(num_workers: int | None, options: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Keep what is expensive to start over the life of several workers with these options.
+
+        Raises:
+            ConfigurationError: An option has a value that it cannot have.
+        """
+
+    @abstractmethod
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Take the keyword arguments, before `open`; there is a warning for those that are not known.
+
+        Raises:
+            ConfigurationError: One has a value that it cannot have.
+        """
+
+    @property
+    @abstractmethod
+    def max_resends(self) -> int | None:
+        """How often a candidate that was lost is sent again; ``None`` for the engine's own limit."""

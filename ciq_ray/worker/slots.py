@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ class NativePool(Pool):
             return  # overdue: it is being ended, which is what is reported
         outcome = self._outcome(process, message, slot.log_start)
         self._used(slot)
-        self._settle(slot, outcome, process.pid)
+        self._settle(slot, outcome, process.pid, message[-1])
 
     def _on_death(self, process: WorkerProcess, death: Death) -> None:
         slot = self._homes.pop(process, None)
@@ -131,7 +132,10 @@ class NativePool(Pool):
         if self._limit is not None:
             self._watch.arm(process, slot.sent_at + self._limit)
         try:
-            process.send(task.id, config, task.compile_timeout if slot.doing == "task" else None)
+            if slot.doing == "task":
+                process.send(task.id, config, task.compile_timeout, task.context)
+            else:
+                process.send(task.id, config)
         except OSError as error:
             # it died while it had nothing to do, which is not the task's fault; its end will be noticed
             kill([process])
@@ -144,7 +148,9 @@ class NativePool(Pool):
         else:
             self._sent(slot)
 
-    def _settle(self, slot: _Slot, outcome: Outcome, pid: int) -> None:
+    def _settle(
+        self, slot: _Slot, outcome: Outcome, pid: int, context: Mapping[str, str] | None = None
+    ) -> None:
         """What the slot was doing has come to an end."""
         task, doing, slot.doing = slot.task, slot.doing, ""
         if task is None:
@@ -154,7 +160,7 @@ class NativePool(Pool):
             slot.baseline_generation = task.generation
             self._advance(slot)
             return
-        self._reports.append(Report(task.id, outcome, slot.in_force, slot.name, pid))
+        self._reports.append(Report(task.id, outcome, slot.in_force, slot.name, pid, context=context or {}))
         slot.task, slot.config = None, b""
         if slot.process is not None and slot.process.ready:
             self._free.appendleft(slot)

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from ciq_ray.errors import ConfigurationError, UnsupportedError
+from ciq_ray.errors import ConfigurationError
 from ciq_ray.tracker import (
     DisabledTracker,
     LoguruTracker,
-    MLflowTracker,
     logging_exception,
     make_tracker,
 )
@@ -26,7 +25,6 @@ from ciq_ray.types import (
     BaseTracker,
     DisabledTrackerConfig,
     LoguruTrackerConfig,
-    MLflowTrackerConfig,
     Score,
     TrackerConfig,
     TrackerTypes,
@@ -108,16 +106,6 @@ class TestMake:
         tracker = make_tracker(config)
         tracker.cleanup()
         assert type(tracker) is kind
-
-    def test_mlflow_is_not_there_yet(self) -> None:
-        for make in (
-            lambda: make_tracker(MLflowTrackerConfig()),
-            lambda: make_tracker(TrackerConfig(type="mlflow")),
-            lambda: MLflowTracker(MLflowTrackerConfig()),
-        ):
-            with pytest.raises(UnsupportedError, match="not in this version"):
-                make()
-        assert len(MLflowTracker.get_date_string()) == len("2025-01-31_23-59-59")
 
     def test_what_is_no_configuration(self) -> None:
         with pytest.raises(ConfigurationError, match="`tracker_config` is 'loguru'"):

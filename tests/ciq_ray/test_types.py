@@ -214,6 +214,7 @@ class TestTrackerConfigs:
             "description": None,
             "score_names": [],
             "log_config": True,
+            "live_runs": False,
         }
 
     def test_a_sink_is_shared_not_copied(self) -> None:

@@ -192,6 +192,18 @@ def test_custom_worker_takes_medians_of_shuffled_rounds_and_keeps_failures_apart
     assert order != sorted(order)
 
 
+def test_ray_worker(tmp_path: Path) -> None:
+    output = run("ray_worker", tmp_path, "--generations", 1)
+    table = results(tmp_path).get_results()
+    assert f"{len(table)} of 60 configurations tried" in output
+    assert table["params"][0] == load("ray_worker").SPACE.default
+    assert (table["status"] == "ok").all()
+    assert (table["norm_score"] > 0).all()
+    assert number(r"the best takes ([\d.]+) of the", output) == round(table["norm_score"].min(), 2)
+    rows = re.findall(r"^[0-9a-f]{8} +- +(ray-\d) +(\d+)$", output, re.MULTILINE)
+    assert sum(int(count) for _, count in rows) == len(table)
+
+
 def test_custom_tracker(tmp_path: Path) -> None:
     output = run("custom_tracker", tmp_path, "--log", tmp_path / "log.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -14,7 +15,17 @@ import cloudpickle
 import pytest
 from ray import tune
 
-from searchers import Choice, ConfigError, OptionError, Range, Space, SpaceSearcher, StateError, create
+from searchers import (
+    Choice,
+    ConfigError,
+    OptionError,
+    Outcome,
+    Range,
+    Space,
+    SpaceSearcher,
+    StateError,
+    create,
+)
 from searchers.tune_contract import MOST_SENT_AGAIN
 
 DOMAINS = {"x": tune.randint(0, 10), "y": tune.choice(["a", "b"])}
@@ -286,3 +297,90 @@ class TestJournal:
 
     def lines(self, folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()[1:]]
+
+
+class TestOutcomeOfAResult:
+    def test_fields_besides_the_status_reach_the_searcher(self) -> None:
+        searcher = made("random")
+        searcher.suggest("t0")
+        result = {
+            "m": 2.0,
+            "ciq_run_s": 0.5,
+            "ciq_compile_s": 3,
+            "ciq_spread": 0.1,
+            "ciq_samples": 7,
+            "ciq_metrics/registers": 40,
+        }
+        searcher.on_trial_complete("t0", result)
+        expected = Outcome(
+            "ok",
+            (2.0,),
+            run_s=0.5,
+            compile_s=3.0,
+            spread=(0.1,),
+            samples=7,
+            metrics={"registers": 40},
+        )
+        assert searcher._trials[0].outcome == expected
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"ciq_run_s": "fast"},
+            {"ciq_run_s": -1.0},
+            {"ciq_run_s": math.nan},
+            {"ciq_spread": "wide"},
+            {"ciq_spread": [1.0, 2.0]},
+            {"ciq_samples": 0},
+            {"ciq_samples": 2.5},
+            {"ciq_metrics": 3},
+        ],
+    )
+    def test_what_is_no_such_value_is_left_out(self, odd: dict[str, Any]) -> None:
+        searcher = made("random")
+        searcher.suggest("t0")
+        searcher.on_trial_complete("t0", {"m": 2.0, **odd})
+        assert searcher._trials[0].outcome == Outcome("ok", (2.0,))
+
+    def test_a_failure_keeps_its_time(self) -> None:
+        searcher = made("random")
+        searcher.suggest("t0")
+        searcher.on_trial_complete(
+            "t0", {"ciq_status": "run_timeout", "ciq_run_s": 9.0, "ciq_message": "hung"}
+        )
+        assert searcher._trials[0].outcome == Outcome("run_timeout", run_s=9.0, message="hung")
+
+
+def test_what_has_begun_and_what_runs() -> None:
+    searcher = made("random")
+    assert (searcher.n_begun, searcher.has_running_trials) == (0, False)
+    searcher.suggest("t0")
+    assert (searcher.n_begun, searcher.has_running_trials) == (1, True)
+    searcher.on_trial_complete("t0", {"ciq_status": "lost"})
+    assert (searcher.n_begun, searcher.has_running_trials) == (0, False)
+    searcher.suggest("t1")
+    searcher.on_trial_complete("t1", {"m": 1.0})
+    searcher.add_evaluated_point({"x": 5, "y": "b"}, 1.0)
+    assert (searcher.n_begun, searcher.has_running_trials) == (2, False)
+
+
+def test_results_that_are_told_together_are_written_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    searcher = made("random")
+    searcher.keep_journal(path)
+    for number in range(4):
+        searcher.suggest(f"t{number}")
+    with contextlib.suppress(RuntimeError), searcher.writing_together():
+        for number in range(3):
+            searcher.on_trial_complete(f"t{number}", {"m": 1.0})
+        assert not path.exists()
+        raise RuntimeError("whatever happens")
+    assert len(path.read_text().splitlines()) == 4
+    with searcher.writing_together():
+        pass
+    searcher.on_trial_complete("t3", {"m": 1.0})
+    assert len(path.read_text().splitlines()) == 5
+    again = made("random")
+    again.keep_journal(path)
+    again.learn_journal()
+    assert again.n_begun == 4

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import ciq_ray.worker
-from ciq_ray.errors import BaselineError, ConfigurationError, UnsupportedError, WorkerError
+from ciq_ray.errors import BaselineError, ConfigurationError, WorkerError
 from ciq_ray.types import INVALID_SCORE, BaseTracker, DisabledTrackerConfig, Score, Worker, WorkerTypes
 from ciq_ray.worker import AsyncWorker, IsoMultiProcessWorker, MultiProcessWorker
 from ciq_ray.worker.protocol import StreamingWorker
@@ -149,9 +149,7 @@ def test_a_worker_is_open_once(tmp_path):
     worker.close()
 
 
-def test_ray_is_not_in_this_version():
-    with pytest.raises(UnsupportedError, match="not in this version"):
-        _ = ciq_ray.worker.RayWorker
+def test_names_that_do_not_exist():
     with pytest.raises(AttributeError):
         _ = ciq_ray.worker.NoSuchWorker
 

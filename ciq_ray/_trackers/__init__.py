@@ -1,0 +1,1 @@
+"""The trackers that come with the package; users import them from `ciq_ray.tracker`."""
