@@ -36,7 +36,7 @@ _FIRST_TURNS, _CLOSE_BY = 64, ("model", "neighbour")
 """... so at first every other proposal is a neighbour of the best ..."""
 _FURTHER = ("child",) * 7 + ("model",)
 """... and, when that has gone on for a while, most of them are what a genetic algorithm would try."""
-_PARENTS = 16
+_PARENTS = 32
 _CHILDREN = 32
 _NEIGHBOUR_RADIUS = 16
 _DIGITS = 9

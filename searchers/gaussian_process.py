@@ -23,11 +23,14 @@ Floats = npt.NDArray[np.float64]
 NOISE_FLOOR = 1e-5
 """Least ratio of noise to signal variance: what keeps the matrix well conditioned."""
 _ITERATIONS = 20
-_SCALE_BOUNDS, _NOISE_BOUNDS = (-1.5, 4.0), (-12.0, 0.0)
+_SCALE_BOUNDS = (-1.5, 4.0)
 _SCALE_PRIOR = (0.3, 0.7)
 """Mean and standard deviation of the logarithm of a length scale, on features between 0 and 1. Without a
 lower bound a parameter of many levels is now and then taken for white noise, and tried level by level."""
 _NOISE_PRIOR = (math.log(1e-2), 2.0)
+_NOISE_BOUNDS = (-12.0, math.log(0.1))
+"""A landscape that jumps from one configuration to the next looks like noise, and a model that takes it for
+noise has learnt all there is after twenty evaluations. Real noise is told with each label."""
 _LEAST_VARIANCE = 1e-8
 _GROWTH, _LEAST_CAPACITY = 2, 32
 
