@@ -62,6 +62,10 @@ class Looking:
         self.uri = uri
         self.client = MlflowClient(uri)
 
+    def begun(self) -> bool:
+        """Whether the experiment is there already."""
+        return self.client.get_experiment_by_name(EXPERIMENT) is not None
+
     @property
     def experiment_id(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)

@@ -88,13 +88,15 @@ def test_one_that_is_killed_and_restored(database: Any, tmp_path: Path) -> None:
     path.write_text(SCRIPT)
     command = [sys.executable, str(path), database.uri, str(tmp_path / "tune")]
     process = subprocess.Popen([*command, "new", "1.5"], start_new_session=True, cwd=tmp_path)
-    deadline = time.monotonic() + 90
-    while len(database.runs()) == 0 or len(database.runs(database.runs()[0])) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        deadline = time.monotonic() + 90
+        while not database.begun() or not database.runs() or len(database.runs(database.runs()[0])) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(3)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     subprocess.run([*command, "restore"], check=True, cwd=tmp_path, timeout=120)
     parent, trials = database.search()
     assert parent.info.status == "FINISHED"
