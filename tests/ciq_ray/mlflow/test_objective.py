@@ -151,6 +151,7 @@ def dying(config: dict[str, Any]) -> float:
     return 1.0
 
 
+@SLOW
 @LIVE
 def test_evaluations_that_are_killed(database: Any, config: Any, search: Any, live: bool) -> None:
     """The process cannot say which run it had begun, nor end it."""

@@ -484,7 +484,7 @@ def test_garbage_on_the_connection_is_a_failure_with_a_reason(opened):
         import socket
         import stat
 
-        for fd in range(3, 64):
+        for fd in map(int, os.listdir("/proc/self/fd")):
             try:
                 if stat.S_ISSOCK(os.fstat(fd).st_mode):
                     socket.socket(fileno=os.dup(fd)).send(b"\xff" * 100)
