@@ -65,5 +65,5 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist demo-out ciq_runs .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo-out test-output ciq_runs .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ciq_ray searchers tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

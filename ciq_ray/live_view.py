@@ -184,7 +184,10 @@ class LiveView:
         if config is None:
             return []
         if config is not self._described[0]:
-            self._described = (config, _described(config, self._standing.default, self._unicode))
+            text = _described(config, self._standing.default, self._unicode)
+            # a configuration is text from elsewhere, and must not steer the terminal
+            text = "".join(letter if letter.isprintable() else "?" for letter in text)
+            self._described = (config, text)
         text = self._described[1]
         if len(text) <= width:
             return [text] if text else []
@@ -249,7 +252,7 @@ def _is_terminal(name: str) -> bool:
 
 def _described(config: Any, default: Any, unicode: bool) -> str:
     """What a configuration changes of the default; all of it where there is none."""
-    from ciq_ray.report.parameters import from_configs, text_of
+    from ciq_ray.parameter_values import from_configs, text_of
 
     arrow = "→" if unicode else "->"
     if not isinstance(config, Mapping):
@@ -269,6 +272,6 @@ def _described(config: Any, default: Any, unicode: bool) -> str:
 
 
 def _or_absent(value: Any) -> str:
-    from ciq_ray.report.parameters import text_of
+    from ciq_ray.parameter_values import text_of
 
     return "absent" if value is None else text_of(value)

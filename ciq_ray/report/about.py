@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ciq_ray.parameter_values import Parameter, text_of
 from ciq_ray.report.data import ReportData
 from ciq_ray.report.html import Section, element
-from ciq_ray.report.parameters import Parameter, text_of
 
 __all__ = ["about_section", "duration"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ciq_ray.errors import CiqError
+from ciq_ray.parameter_values import Parameter, from_configs, text_of
 from ciq_ray.report.data import ReportData
-from ciq_ray.report.parameters import Parameter, from_configs, text_of
 
 __all__ = ["Recipe", "changes", "recipes"]
 

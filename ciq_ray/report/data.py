@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ciq_ray import journal as journals
 from ciq_ray.errors import CiqError, JournalError, ResultError
-from ciq_ray.report.parameters import Parameter, from_configs, from_rows
+from ciq_ray.parameter_values import Parameter, from_configs, from_rows
 from ciq_ray.run_view import Entry, RunView
 from searchers.errors import SearcherError
 from searchers.outcome import OK

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ciq_ray.errors import ResultError
+from ciq_ray.parameter_values import text_of
 from ciq_ray.report import importance
 from ciq_ray.report.data import Evaluated, ReportData
 from ciq_ray.report.importance import Importance
-from ciq_ray.report.parameters import text_of
 from ciq_ray.report.style import (
     BEST,
     BLUE,

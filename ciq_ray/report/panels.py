@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ciq_ray.parameter_values import Parameter, text_of
 from ciq_ray.report.data import ReportData
 from ciq_ray.report.figures import hover_text
-from ciq_ray.report.parameters import Parameter, text_of
 from ciq_ray.report.style import BEST, BLUE, GREY, figure_style, plain, shades
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ciq_ray.parameter_values import Parameter, text_of
 from ciq_ray.report import importance
 from ciq_ray.report.about import about_section, duration
 from ciq_ray.report.apply import changes, recipes
@@ -17,7 +18,6 @@ from ciq_ray.report.figures import convergence_figure, importance_bars, pareto_f
 from ciq_ray.report.html import Section, element, figure_element
 from ciq_ray.report.importance import Importance
 from ciq_ray.report.panels import MOST_AXES, parallel_figure, race_figure
-from ciq_ray.report.parameters import Parameter, text_of
 from ciq_ray.report.table import table_html
 from searchers.outcome import OK
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ciq_ray.parameter_values import Parameter, text_of
 from ciq_ray.report.data import ReportData
 from ciq_ray.report.html import data_script
-from ciq_ray.report.parameters import Parameter, text_of
 
 __all__ = ["table_html"]
 

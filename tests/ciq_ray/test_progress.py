@@ -169,6 +169,15 @@ def test_options_of_a_compiler_are_shown(terminal):
     assert all(len(line) < 120 for line in last.split("\n"))
 
 
+def test_a_configuration_does_not_steer_the_terminal(terminal):
+    progress = Progress(2, stream=terminal.file)
+    progress.update(best="1", best_config={"name": "\x1b[2Jgone"}, best_score=1.0)
+    progress.close()
+    text = terminal.text()
+    assert "\x1b[2J" not in text
+    assert "name ?[2Jgone" in frames(text)[-1]
+
+
 def test_view_without_a_total(terminal):
     progress = Progress(None, stream=terminal.file)
     progress.update(best="1")

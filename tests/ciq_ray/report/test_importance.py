@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -126,3 +127,18 @@ def test_many_rows_take_seconds_and_one_thread(made, monkeypatch):
     assert time.process_time() - begun < 5
     assert found.names[0] == "p0"
     assert limits == [1]
+
+
+def test_hundreds_of_parameters_take_little_memory(made):
+    X, configs, rng = grid(400, 200)
+    data = made(configs, (X[:, 7] + rng.normal(size=400)).tolist())
+    parameters = data.parameters()
+    tracemalloc.start()
+    try:
+        found = of_score(data, 0, parameters)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.names[0] == "p7"
+    assert len(found.names) == 200
+    assert peak < 20e6

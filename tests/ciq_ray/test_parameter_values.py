@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ciq_ray.report.parameters import from_configs, from_rows, text_of
+from ciq_ray.parameter_values import from_configs, from_rows, text_of
 from searchers import Boolean, Choice, ListOf, Literal, LogRange, Permutation, PowerOfTwo, Range, Space
 
 SPACE = Space(
