@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -23,7 +25,21 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.requested = False
+        self._waits = self._waited = False
         self._before: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def afterwards(self) -> Iterator[Callable[[], bool]]:
+        """Within, something is waited for after the search: the first SIGINT ends only that.
+
+        Yields:
+            Whether there was one.
+        """
+        self._waits, self._waited = True, False
+        try:
+            yield lambda: self._waited
+        finally:
+            self._waits = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -39,7 +55,11 @@ class Interrupts:
         self._before = {}
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._waits and not self._waited:
+            self._waited = True
+            print("\nleaving the rest for later; press Ctrl-C again to stop at once", file=sys.stderr)
+            return
+        if self.requested or self._waits:
             raise KeyboardInterrupt
         self.requested = True
         print(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ciq_ray import journal as journals
 from ciq_ray import origin, settings, types
+from ciq_ray._mlflow.uris import without_credentials
 from ciq_ray.errors import CiqError, JournalError
 from ciq_ray.race import Plan
 from ciq_ray.searching import raw_config
@@ -143,10 +144,12 @@ def recorded_worker_options(header: dict[str, Any], given: Mapping[str, Any]) ->
 
 
 def tracker_record(config: Any) -> dict[str, Any] | None:
-    """What the journal keeps of a tracker, ``None`` if it is code, or writes to an open stream."""
+    """What the journal keeps of a tracker, but for credentials; ``None`` if it is code or has a stream."""
     if type(config).__name__ not in _TRACKERS:
         return None
     fields = config.model_dump()
+    if isinstance(fields.get("tracking_uri"), str):
+        fields["tracking_uri"] = without_credentials(fields["tracking_uri"])
     try:
         plain: dict[str, Any] = json.loads(json.dumps(fields))
     except (TypeError, ValueError):

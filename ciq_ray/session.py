@@ -108,7 +108,12 @@ class Session:
             _whatever_happens(stack, journal.close)
             followed = tracker if isinstance(tracker, RunTracker) else None
             if followed is not None:
-                stack.push(lambda kind, error, trace: followed.run_closed(_result_of(recorder), error))
+
+                def close_tracker(kind: object, error: BaseException | None, trace: object) -> None:
+                    with interrupts.afterwards() as stop_requested:
+                        followed.run_closed(_result_of(recorder), error, stop_requested)
+
+                stack.push(close_tracker)
                 followed.run_opened(folder, journal.header)
             cache = self._cache(folder, stack)
             if search.final_race:
@@ -153,7 +158,8 @@ class Session:
             if reason != "stopped" and search.final_race:
                 worker.close()  # nothing else runs while the race is timed
                 if followed is not None:
-                    followed.settle()
+                    with interrupts.afterwards() as stop_requested:
+                        followed.settle(stop_requested)
                 reason = self._race(recorder, journal, cache, tracker, interrupts)
             if reason == "stopped":
                 self._say(f"stopped; go on with: ciq resume {folder}")

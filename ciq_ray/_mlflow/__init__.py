@@ -2,6 +2,7 @@
 
 | module | |
 |---|---|
+| `uris` | tracking URIs, with and without credentials |
 | `names` | names and values that MLflow takes |
 | `limits` | requests that give up soon, for our own thread only |
 | `store` | one record into MLflow, as often as it takes and never twice |

@@ -14,8 +14,9 @@ from typing import Final
 from ciq_ray._mlflow.link import Link
 from ciq_ray._mlflow.spool import FILE_NAME, Spool
 from ciq_ray._mlflow.stale import process_tags
-from ciq_ray._mlflow.store import Away, Record, Refused, Store, absolute_uri, sqlite_path
-from ciq_ray._mlflow.writer import Writer
+from ciq_ray._mlflow.store import Away, Record, Refused, Store
+from ciq_ray._mlflow.uris import absolute_uri, sqlite_path, without_credentials
+from ciq_ray._mlflow.writer import Writer, never
 from ciq_ray.errors import ConfigurationError
 
 __all__ = ["Connection"]
@@ -44,7 +45,8 @@ class Connection:
     def __init__(self, uri: str | None, experiment: str | None) -> None:
         import mlflow
 
-        wanted = absolute_uri(mlflow.get_tracking_uri() if uri is None else uri)
+        address = absolute_uri(mlflow.get_tracking_uri() if uri is None else uri)
+        wanted = without_credentials(address)
         name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
         database = sqlite_path(wanted)
         if database is not None and not database.exists():
@@ -54,7 +56,7 @@ class Connection:
                 )
             # it has some forty tables, and a history of changes to go through
             print(f"MLflow: making {database}, which takes some seconds", file=sys.stderr)
-        self.store = Store(wanted, name)
+        self.store = Store(address, name)
         self.folder: Path | None = None
         self.writer: Writer | None = None
         self._away = False
@@ -110,12 +112,24 @@ class Connection:
         if self.writer is not None:
             self.writer.put(record)
 
-    def settle(self) -> None:
-        """Return when MLflow has everything, or is away."""
-        if self.writer is not None:
-            self.writer.settle(_Patience())
+    def settle(self, stop_requested: Callable[[], bool] = never) -> None:
+        """Return when MLflow has everything, or is away.
 
-    def end(self, closing: Callable[[], Record], status: str, tags: dict[str, str], *, at_once: bool) -> None:
+        Args:
+            stop_requested: Whether to wait no longer; what waits is then left in the folder.
+        """
+        if self.writer is not None:
+            self.writer.settle(_Patience(), stop_requested)
+
+    def end(
+        self,
+        closing: Callable[[], Record],
+        status: str,
+        tags: dict[str, str],
+        *,
+        at_once: bool,
+        stop_requested: Callable[[], bool] = never,
+    ) -> None:
         """Write what waits and how the search ended.
 
         Args:
@@ -123,6 +137,7 @@ class Connection:
             status: What becomes of the search's run: FINISHED, FAILED or KILLED.
             tags: For it.
             at_once: Leave what waits in the folder.
+            stop_requested: Whether to do so from now on.
         """
         writer, self.writer = self.writer, None
         if writer is None:
@@ -132,14 +147,15 @@ class Connection:
         last: list[Record] = []
         try:
             if not at_once:
-                writer.settle(patience)
+                writer.settle(patience, stop_requested)
                 last += [record for record in [closing()] if record]
         except Exception:
             logger.exception("what MLflow is told at the end is incomplete")
         finally:  # also when somebody does not want to wait
             interrupted = sys.exc_info()[0] is not None
             last.append({"key": "", "tags": tags, "status": status, "end": int(time.time() * 1000)})
-            left = writer.close(last, at_once=at_once or interrupted, say=patience)
+            hurry = at_once or interrupted
+            left = writer.close(last, at_once=hurry, say=patience, stop_requested=stop_requested)
             if left:
                 print(
                     f"MLflow does not have all of it: {left} records wait in {self.folder}; once it can be "

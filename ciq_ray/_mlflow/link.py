@@ -11,12 +11,14 @@ from typing import Final, Self
 
 from ciq_ray._files import write_atomic
 from ciq_ray._mlflow.spool import FILE_NAME, read_spool
-from ciq_ray._mlflow.store import Away, Refused, Store
-from ciq_ray.errors import ConfigurationError, JournalError, WorkerError
+from ciq_ray._mlflow.store import Away, Record, Refused, Store
+from ciq_ray.errors import CiqError, ConfigurationError, JournalError, WorkerError
 
 __all__ = ["Link", "replay_spool"]
 
 LINK_NAME: Final = "mlflow.json"
+_FAILURES: Final = 10
+"""So many records in a row may find MLflow failing although it answers in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Link:
     """Where a run is in MLflow.
 
     Attributes:
-        uri: MLflow's tracking URI.
+        uri: MLflow's tracking URI, without credentials.
         experiment: The experiment's name.
         search: By which its run is found there, see `Store`.
     """
@@ -65,7 +67,9 @@ class Link:
 def replay_spool(folder: Path, say: Callable[[int, int], None] = lambda done, of: None) -> int:
     """Write into MLflow what could not be written while a search ran; nothing is written twice.
 
-    The file goes when all of it is in MLflow.
+    The file goes when all of it is in MLflow. What the place needs of credentials is in
+    ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, or in ``MLFLOW_TRACKING_URI`` if that
+    is the run's.
 
     Args:
         folder: The run's folder, of a search that is over.
@@ -84,26 +88,34 @@ def replay_spool(folder: Path, say: Callable[[int, int], None] = lambda done, of
         raise ConfigurationError(f"nothing in {str(folder)!r} waits for MLflow")
     try:
         records = list(read_spool(path))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise JournalError(f"{str(path)!r} cannot be read: {error}") from error
     store = Store(link.uri, link.experiment, link.search)
-    refused = []
+    left: list[tuple[Record, CiqError]] = []
+    failures = 0
     try:
         store.refresh()
         for number, record in enumerate(records):
             say(number, len(records))
             try:
                 store.write(record)
+                failures = 0
             except Refused as error:
-                refused.append((record, error))
+                left.append((record, error))
+            except Away as error:  # over this record, or for good?
+                failures += 1
+                if failures > _FAILURES or not store.parent_id:
+                    raise
+                store.probe()
+                left.append((record, error))
         store.tidy()
     except (Away, Refused) as error:
         raise WorkerError(f"MLflow at {link.uri} cannot be used: {error}") from error
-    if refused:
-        write_atomic(path, [json.dumps(record).encode() + b"\n" for record, _ in refused])
+    if left:
+        write_atomic(path, [json.dumps(record).encode() + b"\n" for record, _ in left])
         raise WorkerError(
-            f"MLflow does not take {len(refused)} of {len(records)} records; they stay in {str(path)!r}. The "
-            f"first: {refused[0][1]}"
+            f"MLflow does not take {len(left)} of {len(records)} records; they stay in {str(path)!r}. The "
+            f"first: {left[0][1]}"
         )
     path.unlink()
     return len(records)

@@ -19,7 +19,6 @@ record is simply repeated when it is not known how far it came.
 
 from __future__ import annotations
 
-import os
 import platform
 import secrets
 import threading
@@ -27,18 +26,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ciq_ray._mlflow.limits import own_requests
 from ciq_ray._mlflow.stale import HOST, is_gone
+from ciq_ray._mlflow.uris import absolute_uri, known_uri, sqlite_path, without_credentials
 from ciq_ray.errors import CiqError, ConfigurationError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["Away", "Record", "Refused", "Store", "absolute_uri", "sqlite_path"]
+__all__ = ["Away", "Record", "Refused", "Store"]
 
 Record = dict[str, Any]
 _T = TypeVar("_T")
@@ -72,6 +71,8 @@ class Store:
         search: A name for the search that no other search has, by which its run is found again.
 
     Attributes:
+        uri: MLflow's tracking URI without credentials, fit to be shown and kept.
+        address: The URI by which MLflow is reached.
         experiment_id: The experiment's id, ``""`` before the first contact.
         known: The ids of the runs by their key.
 
@@ -82,7 +83,8 @@ class Store:
     def __init__(self, uri: str | None, experiment: str, search: str = "") -> None:
         import mlflow
 
-        self.uri = absolute_uri(mlflow.get_tracking_uri() if uri is None else uri)
+        self.address = known_uri(absolute_uri(mlflow.get_tracking_uri() if uri is None else uri))
+        self.uri = without_credentials(self.address)
         self.experiment = experiment
         self.search = search
         self.experiment_id = ""
@@ -96,11 +98,11 @@ class Store:
         from mlflow import MlflowClient
 
         try:
-            return MlflowClient(self.uri)
+            return MlflowClient(self.address)
         except Exception as error:
             raise ConfigurationError(
                 f"`tracking_uri` is {self.uri!r}, which MLflow cannot use: {_first_line(error)}"
-            ) from error
+            ) from self._cause(error)
 
     @property
     def parent_id(self) -> str:
@@ -354,25 +356,15 @@ class Store:
             raise
         except MlflowException as error:
             kind = Away if error.error_code in _AWAY else Refused
-            raise kind(_first_line(error)) from error
+            raise kind(_first_line(error)) from self._cause(error)
         except OSError as error:  # those of `requests` are such
-            raise Away(_first_line(error)) from error
+            raise Away(_first_line(error)) from self._cause(error)
         except Exception as error:
-            raise Refused(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise Refused(f"{type(error).__name__}: {_first_line(error)}") from self._cause(error)
 
-
-def absolute_uri(uri: str) -> str:
-    """The URI with an absolute path, if it is that of a database file: other processes run elsewhere."""
-    scheme, found, path = uri.partition(":///")
-    if not found or not scheme.startswith("sqlite") or path.startswith("/") or path in ("", ":memory:"):
-        return uri
-    return f"{scheme}:///{os.path.abspath(path)}"
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a database that is one."""
-    scheme, found, path = uri.partition(":///")
-    return Path(path) if found and scheme.startswith("sqlite") and path.startswith("/") else None
+    def _cause(self, error: Exception) -> Exception | None:
+        """The error, unless its text may show a password."""
+        return error if self.address == self.uri else None
 
 
 def _quoted(text: str) -> str:
@@ -382,4 +374,4 @@ def _quoted(text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:500]
+    return without_credentials(lines[0])[:500]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ciq_ray._mlflow.names import legal_names, shortened
+from ciq_ray._mlflow.uris import without_credentials
 from ciq_ray.errors import CiqError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def files_at_start(header: Mapping[str, Any]) -> dict[str, str]:
         "python": sys.version,
         "platform": platform.platform(),
         "machine": header.get("machine"),
-        "argv": sys.argv,
+        "argv": [without_credentials(text) for text in sys.argv],
         "packages": {
             str(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()
         },

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _LIVE_PATIENCE_S: Final = 1.0
 _NO_LIVE_S: Final = 30.0
+_OBJECTIVES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""For requests of an objective; by default MLflow repeats one to a server that is gone for minutes."""
 _LOCAL: Final = ("sqlite:", "file:", "http://localhost", "http://127.", "http://[::1]")
 
 
@@ -167,7 +170,7 @@ class MLflowTracker(RunTracker):
             return
         link = Link.read(folder)
         if link is not None and self.tracker_config.tracking_uri is None and link.uri != connection.store.uri:
-            # the default depends on where a program is started
+            # the default depends on where a program is started, and on its environment
             self._connection = connection = Connection(link.uri, link.experiment)
         place = (connection.store.uri, connection.store.experiment)
         if link is None or (link.uri, link.experiment) != place:
@@ -216,8 +219,9 @@ class MLflowTracker(RunTracker):
         self._answers = True
         store, key = self._connection.store, _key(task_id, measurement)
         context = {
-            "MLFLOW_TRACKING_URI": store.uri,
+            "MLFLOW_TRACKING_URI": store.address,
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            **{name: value for name, value in _OBJECTIVES.items() if name not in os.environ},
             PARENT: store.parent_id,
             KEY: key,
         }
@@ -245,13 +249,18 @@ class MLflowTracker(RunTracker):
             return ""
 
     @logging_exception
-    def settle(self) -> None:
+    def settle(self, stop_requested: Callable[[], bool]) -> None:
         """Return when MLflow has everything, or is away."""
         if self._connection is not None:
-            self._connection.settle()
+            self._connection.settle(stop_requested)
 
     @logging_exception
-    def run_closed(self, result: SearchResult | None, error: BaseException | None) -> None:
+    def run_closed(
+        self,
+        result: SearchResult | None,
+        error: BaseException | None,
+        stop_requested: Callable[[], bool],
+    ) -> None:
         """Write what waits, and how the search ended."""
         if self._connection is None:
             return
@@ -261,7 +270,9 @@ class MLflowTracker(RunTracker):
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             tags = {"ciq.message": f"{type(error).__name__}: {error}"[:5000]}
         at_once = error is not None and not isinstance(error, Exception)
-        self._connection.end(lambda: self._closing(result), status, tags, at_once=at_once)
+        self._connection.end(
+            lambda: self._closing(result), status, tags, at_once=at_once, stop_requested=stop_requested
+        )
         self._folder = None
 
     def _closing(self, result: SearchResult | None) -> Record:
@@ -288,9 +299,7 @@ class MLflowTracker(RunTracker):
             self._connection.put(record)
 
     def _warn_of_remote_nodes(self, uri: str) -> None:
-        ray = sys.modules.get("ray")
-        joins = os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized())
-        if self._header.get("worker_type") == "ray" and joins and uri.startswith(_LOCAL):
+        if self._header.get("worker_type") == "ray" and uri.startswith(_LOCAL) and _has_other_nodes():
             logger.warning(
                 "MLflow is at %s, which other nodes of the cluster cannot reach: what an objective logs by "
                 "itself there is lost. Run `mlflow server` and give its address as `tracking_uri`",
@@ -304,6 +313,17 @@ class MLflowTracker(RunTracker):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget()
         self.__dict__.update(state)
+
+
+def _has_other_nodes() -> bool:
+    """Whether evaluations may run on other machines: on what is there, or on what a cluster may add."""
+    from ciq_ray import settings
+
+    if settings.ray_address() not in (None, "local"):
+        return True
+    ray = sys.modules.get("ray")
+    nodes = ray.nodes() if ray is not None and ray.is_initialized() else []
+    return any(node["Alive"] and node["NodeManagerHostname"] != platform.node() for node in nodes)
 
 
 def _key(task_id: str, measurement: int) -> str:

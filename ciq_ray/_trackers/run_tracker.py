@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,24 @@ class RunTracker(BaseTracker):
         """
 
     @abstractmethod
-    def settle(self) -> None:
-        """Return when nothing is going on in the background: something is to be timed."""
+    def settle(self, stop_requested: Callable[[], bool]) -> None:
+        """Return when nothing is going on in the background: something is to be timed.
+
+        Args:
+            stop_requested: Whether the user does not want to wait; what is left is then done later.
+        """
 
     @abstractmethod
-    def run_closed(self, result: SearchResult | None, error: BaseException | None) -> None:
+    def run_closed(
+        self,
+        result: SearchResult | None,
+        error: BaseException | None,
+        stop_requested: Callable[[], bool],
+    ) -> None:
         """Nothing more will come of this run.
 
         Args:
             result: What was found, with the verdict of the final race; ``None`` if it never began.
             error: What ended it, if anything did.
+            stop_requested: Whether the user does not want to wait.
         """

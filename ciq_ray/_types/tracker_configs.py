@@ -148,7 +148,7 @@ class MLflowTrackerConfig(TrackerConfig):
     @field_validator("tracking_uri", mode="after")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
-        from ciq_ray._mlflow.store import absolute_uri
+        from ciq_ray._mlflow.uris import absolute_uri
 
         return None if value is None else absolute_uri(value)
 

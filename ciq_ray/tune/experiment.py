@@ -19,11 +19,14 @@ from threadpoolctl import threadpool_limits
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.spaces import SpaceSource, resolve
 from ciq_ray.tune.batching import BatchSearcher
-from ciq_ray.tune.objective import trainable
+from ciq_ray.tune.mlflow_callback import MLflowCallback
+from ciq_ray.tune.objective import row_of, trainable
+from ciq_ray.worker.ray_cluster import ray_session
 from searchers.base import SpaceSearcher
 from searchers.registry import create
 from searchers.space import Space
 from searchers.tune_domains import from_param_space
+from searchers.tune_journal import read_results
 
 __all__ = ["JOURNAL", "run", "run_config", "tune_config"]
 
@@ -32,6 +35,8 @@ JOURNAL: Final = "ciq_results.jsonl"
 
 _SENT_AGAIN: Final = 3
 _NO_LOGGERS: Final = "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"
+_NEW_OUTPUT: Final = "RAY_AIR_NEW_OUTPUT"
+"""With 0 Ray Tune prints as it did before; the new way has a banner that ``verbose=0`` leaves."""
 
 
 def run(
@@ -61,7 +66,10 @@ def run(
 
     With a `storage_path` on this machine each result is written to a journal in the experiment's folder as
     it comes. After an interruption, ``kill -9`` included, the same call with the same `name` goes on:
-    nothing that is in the journal is evaluated again, and all of it counts as part of `num_samples`.
+    nothing that is in the journal is evaluated again, and all of it counts as part of `num_samples`. An
+    `MLflowCallback` goes on in the experiment's run, too.
+
+    Uses the Ray that this process is connected to, else that of ``RAY_ADDRESS``, else starts a local one.
 
     Args:
         objective: See `ciq_ray.tune.trainable`.
@@ -85,15 +93,16 @@ def run(
         storage_path: Where the experiment's folder is made; ``~/ray_results`` by default.
         name: The folder's name; by default made of the objective's name and the time.
         callbacks: Ray Tune's, such as `ciq_ray.tune.MLflowCallback`. They are told of trials: with
-            ``batch=1`` that is of each configuration.
-        verbose: As Ray Tune has it; 0 for the least it prints.
+            ``batch=1`` that is of each configuration. `MLflowCallback` has a run for each in any case.
+        verbose: As Ray Tune has it; with 0 it prints nothing.
 
     Returns:
         Ray Tune's results; `to_search_result` makes a `SearchResult` of them, with a row for each
         configuration also where several were in one trial.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument cannot be used, or ``RAY_ADDRESS`` is that of a Ray Client.
+        WorkerError: Ray cannot be started or reached.
     """
     if (
         isinstance(num_samples, bool)
@@ -120,8 +129,8 @@ def run(
     if "://" not in folder:
         folder = str(Path(folder).absolute())
         (Path(folder) / name).mkdir(parents=True, exist_ok=True)
-        inner.keep_journal(Path(folder) / name / JOURNAL)
-    with _connected(), _quiet(), threadpool_limits(1):  # the cores belong to the trials
+        _go_on(inner, Path(folder) / name, callbacks)
+    with ray_session(), _quiet(verbose), threadpool_limits(1):  # the cores belong to the trials
         at_once = max_concurrent_trials or _room(kind)
         search = BatchSearcher(
             inner,
@@ -195,7 +204,8 @@ def run_config(
         name: The folder of the experiment.
         storage_path: Where it is made.
         callbacks: Ray Tune's.
-        verbose: As Ray Tune has it; 0 for the least it prints.
+        verbose: As Ray Tune has it; 0 for the least it prints, and with ``RAY_AIR_NEW_OUTPUT=0`` in the
+            environment nothing.
     """
     os.environ.setdefault(_NO_LOGGERS, "1")
     return tune.RunConfig(
@@ -227,6 +237,19 @@ def _searcher(
     return searcher
 
 
+def _go_on(searcher: SpaceSearcher, folder: Path, callbacks: Sequence[tune.Callback]) -> None:
+    """Have the searcher and MLflow go on where an earlier call in this folder was, if any."""
+    journal = folder / JOURNAL
+    searcher.keep_journal(journal)
+    names = [searcher.metric] if isinstance(searcher.metric, str) else list(searcher.metric or ())
+    for callback in callbacks:
+        if isinstance(callback, MLflowCallback):
+            results = read_results(journal) if journal.exists() else []
+            callback.keep_link(
+                folder, [(trial, config, row_of(outcome, names)) for trial, config, outcome in results]
+            )
+
+
 def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -240,34 +263,20 @@ def _room(kind: type[tune.Trainable]) -> int:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
-    """Ray as it is, or the cluster of ``RAY_ADDRESS``, or else one of our own on this machine."""
-    if ray.is_initialized():
-        yield
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
-        ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without loggers, and without Ray Tune's complaint about each trial that it has no file."""
+def _quiet(verbose: int) -> Iterator[None]:
+    """Without loggers and, if so wished, a banner; without a complaint about each trial that has no file."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return "Failed to fetch metrics" not in record.getMessage()
 
     analysis = logging.getLogger("ray.tune.analysis.experiment_analysis")
     analysis.addFilter(wanted)
-    before = os.environ.get(_NO_LOGGERS)
+    meanwhile = {_NO_LOGGERS: "1"} if verbose else {_NO_LOGGERS: "1", _NEW_OUTPUT: "0"}
+    added = {name: value for name, value in meanwhile.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
         analysis.removeFilter(wanted)
-        if before is None:
-            os.environ.pop(_NO_LOGGERS, None)
+        for name in added:
+            os.environ.pop(name, None)

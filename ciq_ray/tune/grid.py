@@ -20,7 +20,7 @@ from ciq_ray._types.enums import INVALID_SCORE
 from ciq_ray.errors import ConfigurationError, ResultError
 from ciq_ray.results import SearchResult
 from ciq_ray.tune.experiment import JOURNAL
-from ciq_ray.tune.objective import BATCH, ROWS
+from ciq_ray.tune.objective import ROWS, batch_of
 from ciq_ray.utils.validation import Score
 from searchers.errors import OptionError
 from searchers.metrics import check_metrics, outcome_of
@@ -172,16 +172,16 @@ def _rows(grid: tune.ResultGrid, names: list[str]) -> Iterator[_Row]:
         config, metrics, failed = trial.config, result.metrics or {}, trial.status == Trial.ERROR
         if not failed and (trial.status != Trial.TERMINATED or "training_iteration" not in metrics):
             continue  # it runs, or was stopped before its first result
-        if BATCH not in config:
+        batch = batch_of(config)
+        if batch is None:
             yield trial.trial_id, _argument(config), _said(names, metrics, failed, trial)
             continue
-        constants = {name: value for name, value in config.items() if name != BATCH}
-        rows = metrics.get(ROWS) or [None] * len(config[BATCH])
-        for number, (part, row) in enumerate(zip(config[BATCH], rows, strict=True)):
+        rows = metrics.get(ROWS) or [None] * len(batch)
+        for number, (part, row) in enumerate(zip(batch, rows, strict=True)):
             lost = failed or row is None
             yield (
                 f"{trial.trial_id}.{number}",
-                _argument({**constants, **part}),
+                _argument(part),
                 _said(names, {} if lost else row, lost, trial),
             )
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeGuard
 
 from ray.tune import Callback
 
 from ciq_ray._mlflow.connection import Connection
 from ciq_ray._mlflow.link import Link
-from ciq_ray._mlflow.names import finite, flattened, shortened
+from ciq_ray._mlflow.names import finite, flattened, legal_name, shortened
 from ciq_ray._mlflow.store import Record
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.tune.objective import ROWS, batch_of
+from searchers.outcome import OK
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -27,6 +31,7 @@ __all__ = ["MLflowCallback"]
 logger = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
+_Known = tuple[str, Any, Mapping[str, Any]]
 _TUNES: Final = frozenset(
     {
         "config",
@@ -64,25 +69,28 @@ def _never_raising(function: Callable[_P, None]) -> Callable[_P, None]:
 
 
 class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type information
-    """One run for the experiment, and below it one for each trial.
+    """One run for the experiment, and below it one for each configuration.
 
     ::
 
         tune.Tuner(trainable, run_config=tune.RunConfig(callbacks=[MLflowCallback(metric="ms", mode="min")]))
 
-    Each result of a trial is a step of its metrics. A trial that raises, or whose last result has a
-    ``status`` column other than ``ok`` (as those of `ciq_ray.tune.trainable`), becomes FAILED. While
-    MLflow is away, what is recorded waits in a file, and later for ``ciq mlflow-replay``. A restored
-    experiment goes on in its run.
+    Each result of a trial is a step of its metrics. A trial of several configurations has no run of its
+    own: when it is over, each of them gets one. A trial that raises, or whose last result has a
+    ``ciq_status`` other than ``ok`` (as failures of `ciq_ray.tune.trainable` do), becomes FAILED, with
+    ``ciq_status`` and ``ciq_message`` as tags. Values that are not finite are left out. While MLflow is
+    away, what is recorded waits in a file, and later for ``ciq mlflow-replay``. A restored experiment
+    goes on in its run, and so does one that `ciq_ray.tune.run` goes on with.
 
     Args:
         tracking_uri: MLflow's tracking URI; ``None`` for what MLflow takes by default.
         experiment_name: MLflow's experiment; ``None`` for ``MLFLOW_EXPERIMENT_NAME``, else ``ciq-ray``.
         run_name: Name of the experiment's run; by default that of Ray Tune's experiment.
         description: Text for it, in Markdown.
-        metric: What the experiment's run follows the best of; nothing if ``None``.
+        metric: What the experiment's run follows the best of, a step for each configuration; nothing if
+            ``None``.
         mode: Whether small (``"min"``) or large (``"max"``) values of `metric` are better.
-        log_config: Whether trials record their configuration.
+        log_config: Whether configurations are recorded as parameters.
 
     Raises:
         ConfigurationError: `mode` is something else.
@@ -109,10 +117,28 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
         self.mode = mode
         self.log_config = log_config
         self._connection: Connection | None = None
+        self._folder: Path | None = None
+        self._known: Sequence[_Known] = ()
         self._search = secrets.token_hex(12)
         self._begun: set[str] = set()
         self._best: float | None = None
         self._done = 0
+
+    def keep_link(self, folder: str | os.PathLike[str], known: Sequence[_Known] = ()) -> None:
+        """Keep in a folder where the experiment is in MLflow: a callback with the same folder goes on there.
+
+        To be called before the experiment begins; `ciq_ray.tune.run` does so with the experiment's folder.
+
+        Args:
+            folder: On this machine; what MLflow cannot take waits there, too.
+            known: What there was before: an id, such as the trial's, a configuration and its result for
+                each. The best of `metric` counts from there, and MLflow gets those that it lacks.
+        """
+        self._known = known
+        self._folder, self._search, self._begun = Path(folder), secrets.token_hex(12), set()
+        self._best, self._done = None, 0
+        for _, _, result in known:
+            self._note(result)
 
     @_never_raising
     def setup(
@@ -143,25 +169,31 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
     @_never_raising
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial gets its run; one that starts again goes on in it."""
-        self._put(trial, self._opening(trial))
+        self._begin(trial)
+        if batch_of(trial.config) is None:
+            self._put(trial, self._opening(trial))
 
     @_never_raising
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Log a result as a step."""
-        step, at = int(result.get("training_iteration", 0)), _milliseconds(result.get("timestamp"))
-        shown = {name: value for name, value in _flat(result).items() if name.split("/")[0] not in _TUNES}
-        metrics, _ = finite(shown)
-        self._put(trial, {"metrics": [[name, value, at, step] for name, value in metrics.items()]})
+        if batch_of(trial.config) is None:
+            step, at = int(result.get("training_iteration", 0)), _milliseconds(result.get("timestamp"))
+            self._put(trial, {"metrics": _metrics(result, at, step)})
 
     @_never_raising
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """End the trial's run."""
+        """End the trial's run, or log those of its configurations."""
         result = trial.last_result or {}
-        status, message = str(result.get("status", "ok")), str(result.get("message", ""))
-        self._end_trial(trial, "FINISHED" if status == "ok" else "FAILED", status, message)
-        self._follow(result if status == "ok" else {})
+        batch = batch_of(trial.config)
+        if batch is None:
+            self._put(trial, _ending(result))
+            self._follow([result])
+            return
+        rows = result.get(ROWS, [])  # one that was stopped has none
+        self._put_rows(trial, batch, rows)
+        self._follow(rows)
 
     @_never_raising
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -169,7 +201,11 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
         message = ""
         with contextlib.suppress(OSError, TypeError):  # it is not in the experiment's storage yet
             message = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-        self._end_trial(trial, "FAILED", "error", message)
+        batch = batch_of(trial.config)
+        if batch is None:
+            self._put(trial, _ending({"ciq_status": "error", "ciq_message": message}))
+        else:
+            self._put_rows(trial, batch, [{"ciq_status": "lost", "ciq_message": message}] * len(batch))
 
     @_never_raising
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
@@ -187,16 +223,37 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
     # --- records ---
 
     def _put(self, trial: Trial, fields: Record) -> None:
+        self._begin(trial)
         if self._connection is None:
             return
-        self._begin(self._connection, trial)
         if trial.trial_id not in self._begun:
             fields = self._opening(trial) | fields
         self._begun.add(trial.trial_id)
         self._connection.put({"key": trial.trial_id, **fields})
 
-    def _begin(self, connection: Connection, trial: Trial) -> None:
-        if connection.writer is not None:
+    def _put_rows(
+        self, trial: Trial, batch: Sequence[dict[str, Any]], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """A run for each configuration of a trial that is over."""
+        self._begin(trial)
+        if self._connection is None:
+            return
+        for number, (config, row) in enumerate(zip(batch, rows, strict=False)):
+            self._connection.put(self._row(f"{trial.trial_id}.{number}", config, row))
+
+    def _row(self, key: str, config: Any, row: Mapping[str, Any]) -> Record:
+        """All there is to say of a configuration that is over."""
+        record: Record = {"key": key, "name": key, **_ending(row)}
+        record["start"] = record["end"] - int(1000 * (row.get("ciq_run_s") or 0.0))
+        record["metrics"] = _metrics(row, record["end"], 1)
+        if self.log_config:
+            record["params"] = flattened(config)
+        return record
+
+    def _begin(self, trial: Trial) -> None:
+        """Make the experiment's run, or go on with it, once."""
+        connection = self._connection
+        if connection is None or connection.writer is not None:
             return
         from ciq_ray import settings
 
@@ -208,8 +265,14 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
             record: Record = {"key": "", "tags": tags}
             return record if there else {**record, "name": name, "start": int(time.time() * 1000)}
 
-        folder = settings.cache_dir() / "mlflow" / self._search
+        kept = None if self._folder is None else Link.read(self._folder)
+        if kept is not None:
+            self._search = kept.search
+        folder = self._folder or settings.cache_dir() / "mlflow" / self._search
         connection.begin(folder, Link(store.uri, store.experiment, self._search), opening)
+        for known in self._known:  # it passes over those it has
+            connection.put(self._row(*known))
+        self._known = ()
 
     def _opening(self, trial: Trial) -> Record:
         record: Record = {"name": str(trial), "start": int(time.time() * 1000)}
@@ -217,24 +280,25 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
             record["params"] = flattened(trial.config)
         return record
 
-    def _end_trial(self, trial: Trial, status: str, kind: str, message: str) -> None:
-        tags = {"ciq.status": kind}
-        if message.strip():
-            tags["ciq.message"] = shortened(message.strip())
-        self._put(trial, {"status": status, "end": int(time.time() * 1000), "tags": tags})
+    def _follow(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Log the best of `metric` so far, once for each configuration that has a value of it."""
+        points: list[list[Any]] = []
+        for result in results:
+            if self._note(result):
+                at = _milliseconds(result.get("timestamp"))
+                points.append([legal_name(f"best_{self.metric}"), self._best, at, self._done])
+        if self._connection is not None and points:
+            self._connection.put({"key": "", "metrics": points})
 
-    def _follow(self, result: Mapping[str, Any]) -> None:
-        """Log the best of `metric` so far, once for each trial that is over."""
+    def _note(self, result: Mapping[str, Any]) -> bool:
+        """Count a configuration; whether it has a value, of which the best is kept."""
         self._done += 1
         value = result.get(self.metric) if self.metric is not None else None
-        if self._connection is None or not isinstance(value, (int, float)):
-            return
+        if result.get("ciq_status", OK) != OK or not _is_finite(value):
+            return False
         better = min if self.mode == "min" else max
-        self._best = float(value) if self._best is None else float(better(self._best, value))
-        at = _milliseconds(result.get("timestamp"))
-        metrics, _ = finite({f"best_{self.metric}": self._best})
-        rows = [[name, number, at, self._done] for name, number in metrics.items()]
-        self._connection.put({"key": "", "metrics": rows})
+        self._best = float(value) if self._best is None else better(self._best, float(value))
+        return True
 
     def _closing(self, connection: Connection) -> Record:
         from ciq_ray._mlflow.summary import links
@@ -246,7 +310,7 @@ class MLflowCallback(Callback):  # type: ignore[misc]  # it has no type informat
         return {"key": "", "tags": {"mlflow.note.content": shortened("\n\n".join(note))}} if note else {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None}
+        return {**self.__dict__, "_connection": None, "_known": ()}
 
 
 def _flat(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -258,6 +322,26 @@ def _flat(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _metrics(result: Mapping[str, Any], at: int, step: int) -> list[list[Any]]:
+    """The numbers of a result, without Ray Tune's own and those that are not finite."""
+    shown = {name: value for name, value in _flat(result).items() if name.split("/")[0] not in _TUNES}
+    return [[name, value, at, step] for name, value in finite(shown)[0].items()]
+
+
+def _ending(result: Mapping[str, Any]) -> Record:
+    """How a run ends with its last result."""
+    kind, message = str(result.get("ciq_status", OK)), str(result.get("ciq_message", "")).strip()
+    tags = {"ciq.status": kind}
+    if message:
+        tags["ciq.message"] = shortened(message)
+    status = "FINISHED" if kind == OK else "FAILED"
+    return {"status": status, "end": int(time.time() * 1000), "tags": tags}
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _milliseconds(seconds: Any) -> int:

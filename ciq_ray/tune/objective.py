@@ -22,14 +22,15 @@ from ray import tune
 
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.worker.child import failure, judge
-from ciq_ray.worker.payload import Pickler, check_objective
+from ciq_ray.worker.payload import check_objective
 from ciq_ray.worker.protocol import Task
+from ciq_ray.worker.ray_payload import ClusterPickler, Packed
 from ciq_ray.worker.slots import NativePool
 from searchers.errors import OptionError
 from searchers.metrics import check_metrics
 from searchers.outcome import FAILURES, OK, Outcome
 
-__all__ = ["BATCH", "ROWS", "trainable"]
+__all__ = ["BATCH", "ROWS", "batch_of", "row_of", "trainable"]
 
 BATCH: Final = "ciq_batch"
 """Key of a trial's configuration: the list of the configurations it is to evaluate."""
@@ -70,7 +71,8 @@ def trainable(
     The objective is what `ciq_ray.Search` takes: a function of a configuration that returns a number (or
     several, or a `searchers.Outcome`) and may raise anything. It runs in a process of its own inside the
     trial's actor, so that one that hangs, crashes or leaks does not cost Ray Tune the actor. That process
-    lives on for the next trial if the experiment has ``reuse_actors=True``.
+    lives on for the next trial if the experiment has ``reuse_actors=True``. Modules beside the script go
+    with it to other nodes, as they do with `ciq_ray.Search`.
 
     Args:
         objective: The objective.
@@ -110,7 +112,7 @@ def trainable(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ConfigurationError(f"`repeats` is {repeats!r}; it must be an integer above 0")
     recipe = _Recipe(
-        Pickler(objective).function,
+        ClusterPickler(objective).function,
         tuple(names),
         tuple(modes),
         task_timeout,
@@ -158,11 +160,12 @@ class _ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray publishe
     def setup(self, config: dict[str, Any]) -> None:
         """Start the process; Ray Tune calls it once for each actor."""
         _hide_unassigned_gpus()
-        self._function: Callable[[Any], Any] = pickle.loads(self.recipe.function)
         self._pool: NativePool | None = None
-        if not self.recipe.in_process:
+        if self.recipe.in_process:
+            self._function: Callable[[Any], Any] = pickle.loads(self.recipe.function)
+        else:
             self._pool = NativePool(
-                self._function,
+                Packed(self.recipe.function),
                 num_workers=1,
                 task_timeout=self.recipe.task_timeout,
                 num_objectives=len(self.recipe.metrics),
@@ -180,12 +183,12 @@ class _ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray publishe
     def step(self) -> dict[str, Any]:
         """Evaluate the trial's configuration once, or each of its batch as often as it takes."""
         if self._batch is not None:
-            rows = [self._row(self._repeated(config)) for config in self._batch]
+            rows = [row_of(self._repeated(config), self.recipe.metrics) for config in self._batch]
             return {**self._best(rows), ROWS: rows, "done": True}
         self._outcomes.append(self._evaluate(self._own))
         outcome = _median(self._outcomes)
         done = not outcome.ok or len(self._outcomes) >= self.recipe.repeats
-        return {**self._row(outcome), "done": done}
+        return {**row_of(outcome, self.recipe.metrics), "done": done}
 
     def cleanup(self) -> None:
         """End the process; Ray Tune calls it at the end of the actor."""
@@ -201,10 +204,8 @@ class _ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray publishe
     # -- one trial ----------------------------------------------------------------------------------
 
     def _begin(self, config: dict[str, Any]) -> None:
-        constants = {name: value for name, value in config.items() if name != BATCH}
-        batch = config.get(BATCH)
-        self._batch = None if batch is None else [_merged(constants, part) for part in batch]
-        self._own = constants
+        self._batch = batch_of(config)
+        self._own = config
         self._outcomes: list[Outcome] = []
 
     def _evaluate(self, config: dict[str, Any]) -> Outcome:
@@ -235,16 +236,6 @@ class _ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray publishe
 
     # -- results ------------------------------------------------------------------------------------
 
-    def _row(self, outcome: Outcome) -> dict[str, Any]:
-        """An outcome as Ray Tune's result, which must have each metric."""
-        values = outcome.values if outcome.ok else (math.nan,) * len(self.recipe.metrics)
-        row: dict[str, Any] = dict(zip(self.recipe.metrics, values, strict=True))
-        row |= {f"ciq_{name}": value for name, value in outcome.to_dict().items() if name != "values"}
-        row.setdefault("ciq_message", "")
-        if "ciq_spread" in row and len(values) == 1:
-            (row["ciq_spread"],) = row["ciq_spread"]
-        return row
-
     def _best(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The best value of each metric among the rows of a batch; what went wrong, if all did."""
         passed = [row for row in rows if row["ciq_status"] == OK]
@@ -255,6 +246,17 @@ class _ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray publishe
             for name, mode in zip(self.recipe.metrics, self.recipe.modes, strict=True)
         }
         return {**best, **_said(passed[0])}
+
+
+def row_of(outcome: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
+    """An outcome as Ray Tune's result, which must have each metric."""
+    values = outcome.values if outcome.ok else (math.nan,) * len(metrics)
+    row: dict[str, Any] = dict(zip(metrics, values, strict=True))
+    row |= {f"ciq_{name}": value for name, value in outcome.to_dict().items() if name != "values"}
+    row.setdefault("ciq_message", "")
+    if "ciq_spread" in row and len(values) == 1:
+        (row["ciq_spread"],) = row["ciq_spread"]
+    return row
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:
@@ -273,6 +275,14 @@ def _median(outcomes: list[Outcome]) -> Outcome:
         spread=tuple(map(statistics.stdev, columns)),
         samples=len(outcomes),
     )
+
+
+def batch_of(config: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The configurations of a trial of several, with the constants of ``param_space``; else ``None``."""
+    if BATCH not in config:
+        return None
+    constants = {name: value for name, value in config.items() if name != BATCH}
+    return [_merged(constants, part) for part in config[BATCH]]
 
 
 def _merged(constants: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, Protocol
@@ -19,10 +20,16 @@ from ciq_ray.worker.pool import available_cpus
 from ciq_ray.worker.protocol import Task
 from ciq_ray.worker.ray_actor import EvaluationActor, Setup
 from ciq_ray.worker.ray_options import ActorOptions
+from ciq_ray.worker.ray_quiet import be_quiet
 
-__all__ = ["Actor", "Cluster", "RayCluster", "connected", "places"]
+__all__ = ["Actor", "Cluster", "Done", "RayCluster", "connected", "places", "ray_session"]
 
 WATCH_S: Final = 1.0
+AVOID_S: Final = 60.0
+"""Seconds that no actor is placed on a node where one could not evaluate; each time twice as many."""
+_MOST_AVOID_S: Final = 3600.0
+_NODE_LABEL: Final = "ray.io/node-id"
+"""A label that Ray itself gives to each node."""
 _ACTOR_THREADS: Final = 6
 """One waits in `exchange`; the rest is for calls that come meanwhile."""
 _ENVIRONMENT: Final = {
@@ -70,11 +77,18 @@ class Cluster(Protocol):
 
     grows: bool
 
-    def start(self, name: str) -> Actor:
-        """Start an actor; it may have to wait for its place."""
+    def start(self, name: str, avoids: frozenset[str]) -> Actor:
+        """Start an actor anywhere but on these nodes; it may have to wait for its place."""
+
+    def avoid(self, node: str) -> None:
+        """Have a node among the `avoided` for a while."""
+
+    @property
+    def avoided(self) -> frozenset[str]:
+        """Ids of nodes without which there are places enough, and that should have no actor now."""
 
     def watch(self, changed: Callable[[int], object]) -> None:
-        """Call `changed` with how many actors there is place for, now and whenever that changes."""
+        """Call `changed` with how many actors there is place for, now and when that or `avoided` changes."""
 
     @property
     def asked(self) -> str:
@@ -97,13 +111,29 @@ class _Connection:
 
 @contextlib.contextmanager
 def connected(num_workers: int | None, options: ActorOptions) -> Iterator[None]:
+    """Have Ray for actors meanwhile, see `ray_session`.
+
+    Args:
+        num_workers: A local Ray gets as many CPUs as this many actors take, if that is more than there are.
+        options: Of these actors.
+
+    Raises:
+        WorkerError: Ray cannot be started or reached.
+        ConfigurationError: ``RAY_ADDRESS`` is that of a Ray Client.
+    """
+    cpus = 0 if num_workers is None else math.ceil(num_workers * options.options["num_cpus"])
+    with ray_session(cpus), _one_thread():
+        yield
+
+
+@contextlib.contextmanager
+def ray_session(num_cpus: int = 0) -> Iterator[None]:
     """Have Ray meanwhile: the one that is connected, else that of ``RAY_ADDRESS``, else a local one.
 
     What was started here is stopped with the last user, what was joined is left running.
 
     Args:
-        num_workers: A local Ray gets as many CPUs as this many actors take, if that is more than there are.
-        options: Of these actors.
+        num_cpus: A local Ray gets this many CPUs, if that is more than there are.
 
     Raises:
         WorkerError: Ray cannot be started or reached.
@@ -116,19 +146,19 @@ def connected(num_workers: int | None, options: ActorOptions) -> Iterator[None]:
         if state.users == 0:
             state.ours = not ray.is_initialized()
             if state.ours:
-                _connect(num_workers, options)
+                _connect(num_cpus)
         state.users += 1
     try:
-        with _one_thread():
-            yield
+        yield
     finally:
         with state.lock:
             state.users -= 1
             if state.users == 0 and state.ours:
                 ray.shutdown()
+                be_quiet(False)
 
 
-def _connect(num_workers: int | None, options: ActorOptions) -> None:
+def _connect(num_cpus: int) -> None:
     import ray
 
     address = settings.ray_address() or "local"
@@ -139,11 +169,9 @@ def _connect(num_workers: int | None, options: ActorOptions) -> None:
         )
     arguments: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        cpus = available_cpus()
-        if num_workers is not None:
-            cpus = max(cpus, math.ceil(num_workers * options.options["num_cpus"]))
-        arguments |= {"num_cpus": cpus, "include_dashboard": False}
+        arguments |= {"num_cpus": max(available_cpus(), num_cpus), "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        be_quiet(True)
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if main else None
     try:
@@ -234,11 +262,14 @@ class RayCluster:
         self._options = options
         runtime_env = dict(options.options.get("runtime_env", {}))
         runtime_env["env_vars"] = {**_ENVIRONMENT, **runtime_env.get("env_vars", {})}
-        self._class = ray.remote(EvaluationActor).options(
-            **{**options.options, "runtime_env": runtime_env},
-            max_concurrency=_ACTOR_THREADS,
-            max_restarts=0,
-        )
+        self._class = ray.remote(EvaluationActor)
+        self._arguments: dict[str, Any] = {
+            **options.options,
+            "runtime_env": runtime_env,
+            "max_concurrency": _ACTOR_THREADS,
+            "max_restarts": 0,
+        }
+        self._avoided: dict[str, tuple[int, float]] = {}
         self._nodes: list[dict[str, Any]] = ray.nodes()
         self.grows = _grows()
         if not places(self._nodes, options) and not self.grows:
@@ -250,9 +281,34 @@ class RayCluster:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, name: str) -> Actor:
-        """Start an actor; it may have to wait for its place."""
-        return _RemoteActor(self._class.remote(name, self._setup))
+    def start(self, name: str, avoids: frozenset[str]) -> Actor:
+        """Start an actor; see `Cluster.start`."""
+        arguments = dict(self._arguments)
+        if avoids:
+            others = {_NODE_LABEL: f"!in({','.join(sorted(avoids))})"}
+            arguments["label_selector"] = {**arguments.get("label_selector", {}), **others}
+        return _RemoteActor(self._class.options(**arguments).remote(name, self._setup))
+
+    def avoid(self, node: str) -> None:
+        """See `Cluster.avoid`; it counts once until its time is over."""
+        times, until = self._avoided.get(node, (0, 0.0))
+        now = time.monotonic()
+        if until <= now:
+            self._avoided[node] = times + 1, now + min(AVOID_S * 2**times, _MOST_AVOID_S)
+
+    @property
+    def avoided(self) -> frozenset[str]:
+        """See `Cluster.avoided`; none if the options leave Ray no choice of a node."""
+        strategy = self._options.options.get("scheduling_strategy", "DEFAULT")
+        if not isinstance(strategy, str) or _NODE_LABEL in self._options.options.get("label_selector", {}):
+            return frozenset()
+        now = time.monotonic()
+        alive = {node["NodeID"] for node in self._nodes if node["Alive"]}
+        found = frozenset(node for node, (_, until) in self._avoided.copy().items() if until > now) & alive
+        return found if places(self._others(found), self._options) else frozenset()
+
+    def _others(self, avoided: frozenset[str]) -> list[dict[str, Any]]:
+        return [node for node in self._nodes if node["NodeID"] not in avoided]
 
     def watch(self, changed: Callable[[int], object]) -> None:
         """See `Cluster.watch`; the nodes are looked at every `WATCH_S`."""
@@ -280,16 +336,17 @@ class RayCluster:
             self._thread.join(2 * WATCH_S)
 
     def _watch(self, changed: Callable[[int], object]) -> None:
-        before = -1
+        before: tuple[int, frozenset[str]] | None = None
         while not self._ended.wait(WATCH_S):
             try:
                 self._nodes = self._ray.nodes()
             except Exception:  # the head is away; actors say so themselves
                 continue
-            now = places(self._nodes, self._options)
+            avoided = self.avoided
+            now = places(self._others(avoided), self._options), avoided
             if now != before:
                 before = now
-                changed(now)
+                changed(now[0])
 
 
 def _grows() -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ciq_ray.errors import ConfigurationError
-from ciq_ray.worker.adapter import warn_unused
 
 __all__ = ["OPTIONS", "ActorOptions", "read_options"]
 
@@ -78,12 +81,13 @@ class ActorOptions:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items() if name != "runtime_env")
 
 
-def read_options(options: Mapping[str, Any]) -> ActorOptions:
-    """Check keyword arguments of `start`; there is a warning for those that nobody knows.
+def read_options(options: Mapping[str, Any], *, warns: bool = True) -> ActorOptions:
+    """Check keyword arguments of `start`.
 
     Args:
         options: Any of `OPTIONS` and ``max_resends``. ``None`` is the default: one CPU, no GPU, and
             nothing else.
+        warns: Whether to warn of those that nobody knows.
 
     Raises:
         ConfigurationError: Ray would refuse it, or it is one that the worker sets itself.
@@ -98,17 +102,55 @@ def read_options(options: Mapping[str, Any]) -> ActorOptions:
     resends = given.pop("max_resends", None)
     if resends is not None and (not isinstance(resends, int) or isinstance(resends, bool) or resends < 0):
         raise ConfigurationError(f"`max_resends` is {resends!r}; it must be a whole number, at least 0")
-    warn_unused("RayWorker", {name: value for name, value in given.items() if name not in OPTIONS})
+    if warns:
+        _warn_unknown([name for name in given if name not in OPTIONS])
     actor: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": 0,
         **{name: given[name] for name in OPTIONS if name in given},
     }
+    for name in ("num_cpus", "num_gpus", "memory"):
+        _check_amount(name, actor.get(name, 0))
+    if isinstance(resources := actor.get("resources"), Mapping):
+        for name, amount in resources.items():
+            _check_amount(f"resources[{name!r}]", amount)
     _check_with_ray(actor)
     gpus = actor["num_gpus"]
     if gpus > 1 and gpus != int(gpus):
         raise ConfigurationError(f"`num_gpus` is {gpus!r}; above 1 it must be a whole number")
     return ActorOptions(actor, resends)
+
+
+def _warn_unknown(names: list[str]) -> None:
+    if not names:
+        return
+    words = ", ".join(f"`{name}`" + _suggestion(name, (*OPTIONS, "max_resends")) for name in names)
+    # the line to look at is the caller's of the package
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ciq_ray":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"RayWorker does not use {words}", UserWarning, stacklevel=level)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _check_amount(name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise ConfigurationError(f"`{name}` is {value!r}; it must be a number, at least 0")
+
+
+def _check_environment(environment: Mapping[str, Any]) -> None:
+    """Look for mistyped names, which Ray passes on; others may be those of a plugin."""
+    from ray.runtime_env import RuntimeEnv
+
+    known = {name for name in RuntimeEnv.known_fields if not name.startswith("_")} | {"nsight", "rocprof_sys"}
+    for name in environment:
+        if name not in known | RuntimeEnv.known_fields and (hint := _suggestion(name, known)):
+            raise ValueError(f"it does not know {name!r}{hint}")
 
 
 def _check_with_ray(options: dict[str, Any]) -> None:
@@ -121,7 +163,7 @@ def _check_with_ray(options: dict[str, Any]) -> None:
         try:
             ray.remote(Probe).options(**{name: value})
             if name == "runtime_env":
-                ray.runtime_env.RuntimeEnv(**value)
+                _check_environment(ray.runtime_env.RuntimeEnv(**value))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"`{name}` is {value!r}, which Ray does not take: {error}") from error
     strategy = options.get("scheduling_strategy")

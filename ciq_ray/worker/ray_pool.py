@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import logging
@@ -21,7 +20,8 @@ from ciq_ray.worker.payload import Pickler
 from ciq_ray.worker.protocol import Report, Task
 from ciq_ray.worker.ray_actor import Reply
 from ciq_ray.worker.ray_cluster import Cluster
-from ciq_ray.worker.ray_runner import Pace, Runner
+from ciq_ray.worker.ray_faults import START_ATTEMPTS, Faults, is_its_own
+from ciq_ray.worker.ray_runner import Pace, Runner, end_of
 from searchers.outcome import Outcome
 
 __all__ = ["RayPool"]
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 _STEAL_S: Final = 0.1
 _TICK_S: Final = 0.05
 _STARTS_AT_ONCE: Final = 50
-_START_ATTEMPTS: Final = 3
 _START_PAUSE_S: Final = 0.5
+_LONG_PAUSE_S: Final = 30.0
 _PATIENCE_S: Final = 10.0
 _END_LIMIT_S: Final = 3.0
 
@@ -45,7 +45,8 @@ class RayPool:
 
     When an actor dies, the one task it had is reported as ``lost``. If it had several, nobody knows
     which one was running: they are sent again, each alone, so that a task that kills its actor is
-    found out, and none that only waited is ever counted.
+    found out, and none that only waited is ever counted. An actor that lives and cannot evaluate is given
+    up, its node avoided for a while, and its tasks are sent again; see `Faults` for when that ends all.
 
     Args:
         cluster: Where actors are started; closed with the pool.
@@ -68,10 +69,11 @@ class RayPool:
         self._suspects: set[str] = set()
         self._killers: set[str] = set()
         self._numbers = itertools.count()
-        self._names = itertools.count()
+        self._started = 0
         self._events: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._reports: list[Report] = []
         self._pace = Pace()
+        self._faults = Faults()
         self._failed_starts = 0
         self._fill_at = 0.0
         self._deserted_since = time.monotonic()
@@ -132,7 +134,7 @@ class RayPool:
         for runner in self._runners.values():
             ids += [task.id for task in runner.tasks.values()]
             if runner.ready and runner.tasks:
-                acknowledged.append(_answer(runner.actor.cancel))
+                acknowledged.append(end_of(runner.actor.cancel))
             runner.tasks.clear()
             runner.unsent.clear()
             self._update(runner)
@@ -146,7 +148,7 @@ class RayPool:
         self._closed = True
         self._cluster.close()
         # an actor that ends its child itself leaves nothing for the child's guard to do
-        ends = [_answer(runner.actor.close) for runner in self._runners.values() if runner.ready]
+        ends = [end_of(runner.actor.close) for runner in self._runners.values() if runner.ready]
         try:
             wait(ends, _END_LIMIT_S)
         finally:
@@ -251,9 +253,13 @@ class RayPool:
             self._pace.add(seconds)
             self._reports.append(replace(report, task_id=task.id, worker=runner.name, place=runner.place))
             self._acquit(task)
+            self._faults.evaluated()
         if reply.error is not None:
             is_baseline, text = reply.error
-            raise (BaselineError if is_baseline else WorkerError)(text)
+            if is_baseline:
+                raise BaselineError(text)
+            self._give_up(runner, text)
+            return
         if runner.tasks:
             self._to_call[runner.name] = runner
         self._update(runner)
@@ -274,6 +280,9 @@ class RayPool:
             count = self._most  # those without a place are what makes it grow
         # one without a place is placed as soon as there is one
         self._wanted = max(1, int(min(count, most)))
+        for runner in [runner for runner in self._runners.values() if not runner.ready]:
+            if not runner.avoids <= self._cluster.avoided:  # it may wait for another place than there is now
+                self._remove(runner)
         surplus = len(self._runners) - self._wanted
         for runner in [runner for runner in reversed(self._runners.values()) if not runner.ready]:
             if surplus <= 0:
@@ -283,8 +292,10 @@ class RayPool:
 
     def _fill(self) -> None:
         for _ in range(min(self._wanted - len(self._runners), _STARTS_AT_ONCE)):
-            name = f"ray-{next(self._names)}"
-            runner = Runner(name, self._cluster.start(name))
+            name = f"ray-{self._started}"
+            avoids = self._cluster.avoided
+            runner = Runner(name, self._started, self._cluster.start(name, avoids), avoids)
+            self._started += 1
             self._runners[name] = runner
             runner.actor.hello(partial(self._heard, "hello", name))
 
@@ -304,9 +315,13 @@ class RayPool:
         self._fill_at = time.monotonic() + _START_PAUSE_S
         if not runner.ready:
             # a node that goes may take several with it, which says nothing about the next ones
-            self._failed_starts += _is_its_own(error)
-            if self._failed_starts >= _START_ATTEMPTS:
-                raise WorkerError(f"actors cannot be started: {error}") from error
+            self._failed_starts += is_its_own(error)
+            if self._failed_starts >= START_ATTEMPTS:
+                if not self._ready:
+                    raise WorkerError(f"actors cannot be started: {error}") from error
+                self._fill_at = time.monotonic() + _LONG_PAUSE_S
+                if self._failed_starts == START_ATTEMPTS:
+                    logger.warning("goes on with fewer actors, more cannot be started: %s", error)
             return
         lost = list(runner.tasks.values())
         if len(lost) == 1:
@@ -321,6 +336,19 @@ class RayPool:
         self._suspects |= {task.id for task in lost}
         for other in self._runners.values():
             self._update(other)
+
+    def _give_up(self, runner: Runner, reason: str) -> None:
+        """An actor lives and cannot evaluate, which is not the fault of what it was to evaluate."""
+        self._remove(runner)
+        self._fill_at = time.monotonic() + _START_PAUSE_S
+        tasks = list(runner.tasks.values())
+        self._waiting.extendleft(reversed(tasks))
+        node = runner.place.get("node", "")
+        if self._faults.is_new(node):
+            logger.warning("node %s cannot evaluate, and is avoided for a while: %s", node, reason)
+        self._cluster.avoid(node)
+        if self._faults.count(node, runner.number, self._started, tasks[0].id if tasks else None):
+            raise WorkerError(reason)
 
     def _look_after(self) -> None:
         """What has to be done from time to time."""
@@ -363,24 +391,3 @@ class RayPool:
             raise WorkerError("the worker is closed; open it again")
         if self._error is not None:
             raise self._error
-
-
-def _answer(call: Any) -> Future[Any]:
-    """The future of a call that takes what to do with its answer."""
-    future: Future[Any] = Future()
-
-    def done(answered: Future[Any]) -> None:
-        with contextlib.suppress(Exception):
-            future.set_result(None)
-
-    call(done)
-    return future
-
-
-def _is_its_own(error: BaseException) -> bool:
-    """Whether an actor has failed to start for a reason that will still be there the next time."""
-    from ray.exceptions import ActorUnschedulableError, RayActorError, RuntimeEnvSetupError
-
-    if isinstance(error, (ActorUnschedulableError, RuntimeEnvSetupError)):
-        return True
-    return isinstance(error, RayActorError) and bool(error.actor_init_failed)

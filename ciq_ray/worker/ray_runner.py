@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ciq_ray.worker.protocol import Task
-from ciq_ray.worker.ray_cluster import Actor
+from ciq_ray.worker.ray_cluster import Actor, Done
 
-__all__ = ["CHUNK_S", "Pace", "Runner"]
+__all__ = ["CHUNK_S", "Pace", "Runner", "end_of"]
 
 CHUNK_S: Final = 0.02
 """Seconds of work that make a call worth its cost, one or two milliseconds."""
@@ -55,7 +57,9 @@ class Runner:
 
     Attributes:
         name: For logs and results.
+        number: How many actors were started before it.
         actor: The actor.
+        avoids: Ids of nodes that it was not to be placed on.
         place: Where it is, once it has said so.
         ready: Whether it has.
         tasks: What it has and has not reported, in the order it was sent; by the number on the wire.
@@ -68,7 +72,9 @@ class Runner:
     """
 
     name: str
+    number: int
     actor: Actor
+    avoids: frozenset[str]
     place: Mapping[str, str] = field(default_factory=dict)
     ready: bool = False
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -83,3 +89,15 @@ class Runner:
     def load_s(self) -> float:
         """Seconds until it is done with what it has, as far as known."""
         return len(self.tasks) * self.pace.each_s
+
+
+def end_of(call: Callable[[Done], object]) -> Future[Any]:
+    """A future that ends with a call of an actor, however that ends."""
+    future: Future[Any] = Future()
+
+    def done(answered: Future[Any]) -> None:
+        with contextlib.suppress(Exception):
+            future.set_result(None)
+
+    call(done)
+    return future

@@ -60,7 +60,7 @@ class RayWorker(PooledWorker, TakesOptions):
             ConfigurationError: An option cannot be used.
             WorkerError: Ray cannot be started or reached.
         """
-        return connected(num_workers, read_options(options))
+        return connected(num_workers, read_options(options, warns=False))
 
     def configure(self, options: Mapping[str, Any]) -> None:
         """Take the options of the class docstring, before `open`; there is a warning for others.

@@ -61,6 +61,22 @@ def test_first_interrupt_requests_and_second_raises(capsys):
             interrupt()
 
 
+def test_what_is_waited_for_afterwards_ends_alone(capsys):
+    with Interrupts() as interrupts:
+        with interrupts.afterwards() as stop_requested:
+            assert not stop_requested()
+            interrupt()
+            assert stop_requested()
+            assert not interrupts.requested
+            assert "leaving the rest for later" in capsys.readouterr().err
+            with pytest.raises(KeyboardInterrupt):
+                interrupt()
+        with interrupts.afterwards() as stop_requested:
+            assert not stop_requested()
+        interrupt()
+        assert interrupts.requested
+
+
 def test_sigterm_raises_system_exit():
     with Interrupts(), pytest.raises(SystemExit) as caught:
         os.kill(os.getpid(), signal.SIGTERM)

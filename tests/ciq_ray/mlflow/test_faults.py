@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import signal
@@ -13,15 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ciq_ray import Search, SearchConfiguration
+from ciq_ray._mlflow import writer as writers
+from ciq_ray._mlflow.link import Link, replay_spool
 from ciq_ray._mlflow.spool import Spool, read_spool
 from ciq_ray._mlflow.stale import is_gone, process_tags
-from ciq_ray._mlflow.store import Refused, Store
+from ciq_ray._mlflow.store import Away, Record, Refused, Store
 from ciq_ray._mlflow.writer import Writer
+from ciq_ray._trackers.mlflow import MLflowTracker
+from ciq_ray.errors import WorkerError
 from searchers import Range, Space
 from tests.ciq_ray.mlflow.conftest import EXPERIMENT, Looking, Server
 
@@ -259,6 +263,28 @@ def test_whose_process_is_gone() -> None:
     assert not is_gone({})
 
 
+class FailingStore:
+    """It always answers, and fails over some records."""
+
+    uri, parent_id = "http://mlflow", "parent"
+
+    def __init__(self, fails: Callable[[str], bool]) -> None:
+        self.fails = fails
+        self.failures = 0
+        self.taken: list[str] = []
+
+    def probe(self) -> None: ...
+
+    def tidy(self) -> None: ...
+
+    def write(self, record: Record) -> str:
+        if self.fails(record["key"]):
+            self.failures += 1
+            raise Away("database or disk is full")
+        self.taken.append(record["key"])
+        return ""
+
+
 class TestWriter:
     def test_a_full_queue_goes_to_the_file_and_holds_nobody_up(self, database: Any, tmp_path: Path) -> None:
         store = Store(database.uri, EXPERIMENT, "a search")
@@ -287,6 +313,45 @@ class TestWriter:
         assert writer.refused == 1
         assert "MLflow does not take a record" in caplog.text
         assert list(database.search()[1]) == ["1"]
+
+    def test_nobody_waits_any_longer(self, tmp_path: Path) -> None:
+        store = FailingStore(lambda key: False)
+        answering = threading.Event()
+        write = store.write
+
+        def slow_write(record: Record) -> str:
+            answering.wait(20)
+            return write(record)
+
+        store.write = slow_write  # type: ignore[method-assign]
+        writer = Writer(store, Spool(tmp_path / "spool.jsonl"))  # type: ignore[arg-type]
+        for number in range(5):
+            writer.put({"key": f"{number}"})
+        asked = iter([False, True])
+        writer.settle(lambda waiting: None, lambda: next(asked))
+        writer.put({"key": "5"})  # of a final race
+        answering.set()
+        until(lambda: writer.waiting == 5)
+        assert store.taken == ["0"]
+        assert writer.close([{"key": ""}], say=lambda waiting: None) == 5
+        assert store.taken == ["0", ""]
+        assert keys(record["key"] for record in read_spool(tmp_path / "spool.jsonl")) == [1, 2, 3, 4, 5]
+
+    def test_a_record_without_an_answer_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "_FAREWELL_S", 0.2)
+        store = FailingStore(lambda key: False)
+        answering = threading.Event()
+        store.write = lambda record: str(answering.wait(20))  # type: ignore[method-assign]
+        writer = Writer(store, Spool(tmp_path / "spool.jsonl"))  # type: ignore[arg-type]
+        writer.put({"key": "0"})
+        writer.put({"key": "1"})
+        until(lambda: len(writer._queue) == 1)
+        writer.close([{"key": ""}], say=lambda waiting: None, stop_requested=lambda: True)
+        answering.set()
+        found = {record["key"] for record in read_spool(tmp_path / "spool.jsonl")}
+        assert found == {"", "0", "1"}
 
     def test_doing_a_record_again_changes_nothing(self, database: Any) -> None:
         record = {
@@ -318,7 +383,247 @@ class TestWriter:
             Store(database.uri, EXPERIMENT, "nobody").write({"key": "1"})
 
 
+class TestMLflowAnswersButFails:
+    @pytest.fixture(autouse=True)
+    def _fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, seconds in [("_PROBE_S", 0.01), ("_LONGEST_PROBE_S", 0.05), ("_LAST_PROBES_S", 1.5)]:
+            monkeypatch.setattr(writers, name, seconds)
+
+    def writer(self, store: Any, tmp_path: Path) -> Writer:
+        return Writer(store, Spool(tmp_path / "spool.jsonl"))
+
+    def test_for_good(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        store = FailingStore(lambda key: True)
+        writer = self.writer(store, tmp_path)
+        for number in range(5):
+            writer.put({"key": f"{number}"})
+        until(lambda: store.failures > 12)
+        assert writer.away
+        assert writer.waiting == 5
+        left = writer.close([{"key": ""}], say=lambda waiting: None)
+        waiting = list(read_spool(tmp_path / "spool.jsonl"))[-left:]
+        assert sorted(record["key"] for record in waiting) == ["", "0", "1", "2", "3", "4"]
+        assert (left, writer.refused, writer.written) == (6, 0, 0)
+        assert "MLflow is back" not in caplog.text
+        assert caplog.text.count("cannot be reached or fails (database or disk is full)") == 1
+
+        store = FailingStore(lambda key: False)  # as when the search is resumed
+        assert self.writer(store, tmp_path).close([], say=lambda waiting: None) == 0
+        assert set(store.taken) == {"", "0", "1", "2", "3", "4"}
+        assert not (tmp_path / "spool.jsonl").exists()
+
+    def test_for_a_while(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        store = FailingStore(lambda key: store.failures < 12)
+        writer = self.writer(store, tmp_path)
+        for number in range(5):
+            writer.put({"key": f"{number}"})
+        until(lambda: not writer.waiting)
+        assert sorted(store.taken) == ["0", "1", "2", "3", "4"]
+        assert caplog.text.count("MLflow is back") == 1
+        assert writer.close([{"key": ""}], say=lambda waiting: None) == 0
+        assert (writer.written, writer.refused) == (6, 0)
+
+    def test_over_one_record(self, tmp_path: Path) -> None:
+        store = FailingStore(lambda key: key == "1")
+        writer = self.writer(store, tmp_path)
+        for number in range(5):
+            writer.put({"key": f"{number}"})
+        until(lambda: len(store.taken) == 4)
+        assert writer.close([{"key": ""}], say=lambda waiting: None) == 1
+        assert store.taken == ["0", "2", "3", "4", ""]
+        assert writer.refused == 0
+        assert [record["key"] for record in read_spool(tmp_path / "spool.jsonl")][-1] == "1"
+
+    def test_over_the_searchs_own_run(self, tmp_path: Path) -> None:
+        store = FailingStore(lambda key: store.failures < 12)
+        store.parent_id = ""
+        writer = self.writer(store, tmp_path)
+        for key in ["", "0", "1"]:
+            writer.put({"key": key})
+        until(lambda: not writer.waiting)
+        assert store.taken == ["", "0", "1"]  # it comes first
+        writer.close([], say=lambda waiting: None)
+
+    def test_when_the_rest_is_written_later(
+        self, database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Link(database.uri, EXPERIMENT, "a search").write(tmp_path)
+        spool = Spool(tmp_path / "mlflow-spool.jsonl")
+        spool.append(*({"key": key, "status": "FINISHED"} for key in ["", "0", "1", "2"]))
+        write = Store.write
+
+        def failing(store: Store, record: Record) -> str:
+            if record["key"] == "1":
+                raise Away("500")
+            return write(store, record)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "write", failing)
+            with pytest.raises(WorkerError, match="does not take 1 of 4 records"):
+                replay_spool(tmp_path)
+        assert keys(database.search()[1]) == [0, 2]
+        assert replay_spool(tmp_path) == 1
+        assert keys(database.search()[1]) == [0, 1, 2]
+
+
+SLOW_TO_WRITE = """
+import time, warnings
+warnings.simplefilter("default")  # MLflow uses what its own libraries are about to drop
+from ciq_ray import Search, SearchConfiguration
+from ciq_ray._mlflow.store import Store
+from ciq_ray.race import Plan
+from ciq_ray.types import MLflowTrackerConfig
+from searchers import Range, Space
+
+def objective(config):
+    return 1.0 + config["x"]
+
+if __name__ == "__main__":
+    import sys
+    write = Store.write
+
+    def slow_write(self, record, **options):
+        time.sleep(0.1)
+        return write(self, record, **options)
+
+    Store.write = slow_write
+    result = Search(
+        objective_function=objective,
+        search_space=Space({"x": Range(0, 999)}, default={"x": 900}),
+        search_config=SearchConfiguration(generations=10, pool_size=10),
+        disable_progress_bar=True,
+        final_race=Plan(1, 1, 6, 1) if sys.argv[2] == "race" else False,
+        tracker_config=MLflowTrackerConfig(tracking_uri=sys.argv[1], experiment_name="tests"),
+    ).start(num_workers=2)
+    print(f"{len(result)} evaluations, {result.ended}, {result.verdict is not None}")
+"""
+
+
+@pytest.mark.parametrize("how", ["search", pytest.param("race", marks=pytest.mark.slow)])
+def test_ctrl_c_while_the_rest_is_written_costs_nothing(
+    database: Any, scripts: Any, runs: Path, tmp_path: Path, wait_for: Callable[..., None], how: str
+) -> None:
+    log = tmp_path / "stderr"
+    with log.open("w") as err:
+        process = scripts.start(scripts.write(SLOW_TO_WRITE), database.uri, how, stderr=err)
+        wait_for(lambda: "records still to be written" in log.read_text(), within=60)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    text = log.read_text()
+    assert process.returncode == 0, text
+    assert how == "race" or time.monotonic() - started < 10
+    assert f"100 evaluations, finished, {how == 'race'}" in out
+    assert "evaluations in flight" not in text
+    assert f"ciq mlflow-replay {runs / '1'}" in text
+    assert 20 < len(list(read_spool(runs / "1" / "mlflow-spool.jsonl"))) <= 115
+    assert "records are in MLflow" in replayed(runs / "1")
+    parent, children = database.search()
+    assert keys(key for key in children if "." not in key) == list(range(100))
+    assert parent.info.status == "FINISHED"
+    assert "best_config.json" in database.files(parent)
+    assert not database.running()
+
+
+def short_of_patience(config: dict[str, Any]) -> float:
+    names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    return float("".join(os.environ[name] for name in names))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 110.0), ("7", 710.0)])
+def test_requests_of_an_objective_give_up_soon(
+    database: Any,
+    config: Any,
+    search: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    expected: float,
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", given)
+    result = search(short_of_patience, config(database.uri), max_evaluations=1).start(num_workers=1)
+    assert [row["score"] for row in result.rows()] == [expected]
+
+
+def test_credentials_are_nowhere_but_in_requests(
+    config: Any,
+    search: Any,
+    runs: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = "http://somebody:secret@127.0.0.1:9"  # nobody answers there
+    search(slow, config(uri), max_evaluations=2).start(num_workers=1)
+    shown = caplog.text + "".join(capfd.readouterr()) + replayed(runs / "1", code=1)
+    assert "http://127.0.0.1:9" in shown
+    kept = {path.name: path.read_text(errors="replace") for path in runs.rglob("*") if path.is_file()}
+    assert {"mlflow.json", "mlflow-spool.jsonl", "journal.jsonl"} <= set(kept)
+    for name, text in {**kept, "shown": shown}.items():
+        assert "secret" not in text, name
+    again = Store("http://127.0.0.1:9", EXPERIMENT)
+    assert again.address == again.uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    again = Store("http://127.0.0.1:9", EXPERIMENT)
+    assert (again.address, again.uri) == (uri, "http://127.0.0.1:9")
+    assert Store("http://127.0.0.2:9", EXPERIMENT).address == "http://127.0.0.2:9"
+    with pytest.raises(Away, match="API request to http://127") as caught:
+        again.connect()
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts", "warned"),
+    [
+        (None, [os.uname().nodename], False),  # a Ray of the search's own, or of the program's
+        (None, [os.uname().nodename, "another"], True),
+        ("local", [os.uname().nodename], False),
+        ("10.0.0.1:6379", [os.uname().nodename], True),  # it may grow
+        (None, None, False),
+    ],
+)
+def test_who_is_warned_that_other_nodes_have_no_database(
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str | None,
+    hosts: list[str] | None,
+    warned: bool,
+) -> None:
+    nodes = [{"Alive": True, "NodeManagerHostname": host} for host in hosts or []]
+    ray = SimpleNamespace(is_initialized=lambda: hosts is not None, nodes=lambda: nodes)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    tracker = MLflowTracker(config("sqlite:////nowhere.db"))
+    tracker._header = {"worker_type": "ray"}
+    tracker._warn_of_remote_nodes("sqlite:////nowhere.db")
+    assert ("other nodes of the cluster cannot reach" in caplog.text) is warned
+
+
 class TestSpool:
+    def test_a_full_disk_leaves_no_half_records(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spool = Spool(tmp_path / "spool.jsonl")
+        spool.append({"key": "1"})
+        write, writes = os.write, []
+
+        def half(descriptor: int, data: bytes) -> int:
+            writes.append(data)
+            if len(writes) > 1:
+                raise OSError(28, "No space left on device")
+            return write(descriptor, data[: len(data) // 2])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", half)
+            with pytest.raises(OSError, match="No space"):
+                spool.append({"key": "2"})
+        assert spool.waiting == 1
+        spool.append({"key": "3"})
+        assert [record["key"] for record in read_spool(spool.path)] == ["1", "3"]
+
     def test_in_order_and_gone_when_done(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path / "spool.jsonl")
         spool.append({"key": "1"}, {"key": "2"})
@@ -338,10 +643,18 @@ class TestSpool:
         spool.done(end)
         assert spool.next()[0] == {"key": "2"}
 
-    def test_a_torn_line_is_left_out_and_a_strange_one_named(self, tmp_path: Path) -> None:
+    def test_what_is_torn_or_strange_is_left_out(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         path = tmp_path / "spool.jsonl"
-        path.write_text(json.dumps({"key": "1"}) + '\n{"key": "2')
+        path.write_bytes(b'{"key": "1"}\n[]\n\x00\xff\n{"key": "2')
         assert list(read_spool(path)) == [{"key": "1"}]
-        path.write_text("[]\n")
-        with pytest.raises(ValueError, match="not a record"):
-            list(read_spool(path))
+        assert caplog.text.count("a line is no record") == 2
+        spool = Spool(path)  # of a search that is resumed
+        spool.append({"key": "3"})
+        assert list(read_spool(path)) == [{"key": "1"}, {"key": "3"}]
+        for expected in "13":
+            record, end = spool.next()
+            assert record == {"key": expected}
+            spool.done(end)
+        assert not path.exists()

@@ -108,6 +108,31 @@ def test_on_a_ray_cluster(database: Any, config: Any, search: Any, tmp_path: Pat
     assert len(check(database, tmp_path)) == 6
 
 
+@SLOW
+def test_on_another_node_than_the_driver(server: Any, ray_nodes: Any, config: Any, search: Any) -> None:
+    """By way of a server: it is all that the nodes of a real cluster have in common."""
+    import ray
+    from mlflow import MlflowClient
+
+    second = {node["NodeID"] for node in ray.nodes() if node["Labels"].get("pool") == "second"}
+    wanted = config(server.uri, experiment_name="second node")
+    fields = {"worker_type": WorkerTypes.RAY, "search_config": SMALL}
+    result = search(logging, wanted, **fields).start(num_workers=2, label_selector={"pool": "second"})
+    client = MlflowClient(server.uri)
+    found = client.search_runs([client.get_experiment_by_name("second node").experiment_id])
+    [parent] = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.data.tags["ciq.key"]: run for run in found if run is not parent}
+    assert len(children) == len(found) - 1 == len(result.get_results()) == 6
+    for run in children.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["ciq.node"] in second
+        assert run.data.metrics["own"] == run.data.metrics["score"] == float(run.data.params["x"])
+        assert run.data.params["letter"] == "q"
+        [note] = client.list_artifacts(run.info.run_id, "notes")
+        assert note.path == "notes/x.txt"
+
+
 def explicit(config: dict[str, Any]) -> float:
     """Uses runs as a script would, threads and further runs included."""
     import threading

@@ -11,6 +11,9 @@ import pytest
 
 from ciq_ray import SearchConfiguration
 
+OF_MLFLOW = ("AG Grid: since", "GL Driver Message", "the server responded with a status of 404")
+"""What its pages say without us; of what was not found we look at the addresses."""
+
 
 def two(config: dict[str, Any]) -> tuple[float, float]:
     return float(config["x"]), float(10000 - config["x"] ** 2)
@@ -41,6 +44,8 @@ def test_a_search_in_the_pages_of_mlflow(
 
     watched = watched_page(1800, 1000)
     page = watched.page
+    missing: list[str] = []
+    page.on("response", lambda answer: missing.append(answer.url) if answer.status >= 400 else None)
     page.set_default_timeout(45_000)
     links = dict(re.findall(r"\[([^\]]+)\]\(([^)]+)\)", parent.data.tags["mlflow.note.content"]))
 
@@ -80,3 +85,6 @@ def test_a_search_in_the_pages_of_mlflow(
     page.goto(f"{server.uri}/#/experiments/{looking.experiment_id}/runs/{children[0].info.run_id}")
     page.get_by_text("energy_mj").first.wait_for()
     page.screenshot(path=screenshots / "mlflow-7-evaluation.png")
+
+    assert [text for text in watched.errors if not any(known in text for known in OF_MLFLOW)] == []
+    assert [address for address in missing if "artifact" in address or "/runs/" in address] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -148,7 +150,7 @@ def steady(config: dict[str, Any]) -> float:
     return float(config["x"])
 
 
-def test_a_scheduler_ends_trials_between_repeats(tmp_path: Path) -> None:
+def test_a_scheduler_ends_trials_between_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = ciq_ray.tune.run(
         steady,
         {"x": tune.randint(0, 100)},
@@ -161,6 +163,8 @@ def test_a_scheduler_ends_trials_between_repeats(tmp_path: Path) -> None:
         scheduler=ASHAScheduler(grace_period=1, reduction_factor=2, max_t=4),
         storage_path=tmp_path,
     )
+    assert capsys.readouterr().out == ""
+    assert "RAY_AIR_NEW_OUTPUT" not in os.environ
     assert len(grid) == 12
     steps = Counter(result.metrics["training_iteration"] for result in grid)
     assert steps[4] >= 1
@@ -169,6 +173,38 @@ def test_a_scheduler_ends_trials_between_repeats(tmp_path: Path) -> None:
     assert len(result) == 12
     assert set(result.get_results()["status"]) == {"ok"}
     assert result.get_best_result()["score"] == min(result.get_results()["score"])
+
+
+@pytest.mark.parametrize("in_process", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_module_beside_the_script_reaches_actors_that_do_not_find_it(
+    in_process: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helper_beside.py").write_text("def doubled(x):\n    return 2.0 * x\n")
+    (tmp_path / "script_beside.py").write_text(
+        "import sys\n"
+        "from helper_beside import doubled\n\n"
+        "def objective(config):\n"
+        f"    assert {str(tmp_path)!r} not in sys.path\n"
+        "    return doubled(config['x'])\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))  # after Ray has taken down the driver's
+        script = importlib.import_module("script_beside")
+        try:
+            grid = ciq_ray.tune.run(
+                script.objective,
+                {"x": tune.randint(0, 3)},
+                num_samples=-1,
+                searcher="random",
+                in_process=in_process,
+                max_concurrent_trials=1,
+                storage_path=tmp_path,
+            )
+        finally:
+            for name in ("script_beside", "helper_beside"):
+                del sys.modules[name]
+    assert [result.error for result in grid] == [None] * len(grid)
+    assert sorted(to_search_result(grid).get_results()["score"]) == [0.0, 2.0, 4.0]
 
 
 def kills_the_actor_once(config: dict[str, Any]) -> float:
@@ -254,6 +290,13 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str, tmp_pa
     with pytest.raises(ConfigurationError, match=message):
         ciq_ray.tune.run(steady, {"x": Range(0, 3)}, storage_path=tmp_path, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ray_client_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ConfigurationError, match="RAY_ADDRESS is 'ray://head:10001'"):
+        ciq_ray.tune.run(steady, {"x": Range(0, 3)}, num_samples=3, storage_path=tmp_path)
 
 
 def test_names() -> None:

@@ -205,8 +205,11 @@ def test_options_that_cannot_work_are_refused(tmp_path: Path, options: Any, mess
 
 
 def test_unknown_options_are_a_warning(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="RayWorker does not use `colour`"):
-        RayWorker(tmp_path).configure({"colour": "red"})
+    with pytest.warns(
+        UserWarning, match=r"RayWorker does not use `colour`, `num_gpu` \(.* `num_gpus`\?\)"
+    ) as w:
+        RayWorker(tmp_path).configure({"colour": "red", "num_gpu": 1})
+    assert [warning.filename for warning in w] == [__file__], "it is the caller's line"
 
 
 def test_the_documented_run(tmp_path: Path) -> None:
@@ -252,6 +255,44 @@ def test_an_objective_that_cannot_be_loaded_ends_the_search(opened: Opener) -> N
     driver = opened(Bad())
     with pytest.raises(WorkerError, match="No module named 'no_such_module'"):
         driver.one()
+
+
+def test_a_node_where_it_cannot_be_loaded_is_not_used(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+
+    (second,) = (node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Labels"].get("pool"))
+
+    class OnlyElsewhere:
+        def __reduce__(self) -> Any:
+            return (load, (second,))
+
+        def __call__(self, config: Any) -> float:
+            return 1.0
+
+    def load(lacks: str) -> Any:
+        import psutil
+
+        raylet = psutil.Process(os.getppid()).parent()
+        if lacks in " ".join(raylet.cmdline()):
+            raise ModuleNotFoundError("No module named 'only_on_the_first_node'")
+
+        def objective(config: float) -> float:
+            time.sleep(config)
+            return config
+
+        return objective
+
+    options = {"num_gpus": 1, "num_cpus": 0}
+    driver = opened(OnlyElsewhere(), options, num_workers=None)
+    reports = run_all(driver, [0.02] * 60)
+    assert {report.place["node"] for (report,) in reports.values()}.isdisjoint({second})
+    assert all(report.outcome.ok for (report,) in reports.values()), "none is counted against a candidate"
+    warnings = [record.getMessage() for record in caplog.records if "cannot evaluate" in record.getMessage()]
+    assert len(warnings) == 1
+    assert f"node {second} cannot evaluate" in warnings[0]
+    assert "only_on_the_first_node" in warnings[0]
 
 
 def test_cancel_stops_what_runs(opened: Opener, tmp_path: Path, alive: Callable[[int], bool]) -> None:

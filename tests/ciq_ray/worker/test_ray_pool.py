@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -14,11 +15,12 @@ import cloudpickle
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from ciq_ray.errors import WorkerError
+from ciq_ray.errors import BaselineError, ConfigurationError, WorkerError
 from ciq_ray.worker.payload import Pickler
 from ciq_ray.worker.protocol import Report, Task
 from ciq_ray.worker.ray_actor import EvaluationActor, Reply, Setup
 from ciq_ray.worker.ray_cluster import places
+from ciq_ray.worker.ray_faults import Faults
 from ciq_ray.worker.ray_options import ActorOptions, read_options
 from ciq_ray.worker.ray_payload import Packed
 from ciq_ray.worker.ray_pool import RayPool
@@ -34,6 +36,7 @@ class Scripted:
         self.tasks: list[Task] = []
         self.asked_back: list[str] = []
         self.ended = False
+        self.avoids: frozenset[str] = frozenset()
         self.greet: Done = lambda future: None
         self.answer: Done = lambda future: None
         self.give: Done = lambda future: None
@@ -65,6 +68,11 @@ class Scripted:
         done, self.tasks = self.tasks[:count], self.tasks[count:]
         self.answer(answer(Reply([(Report(task.id, Outcome("ok", (1.0,))), each_s) for task in done])))
 
+    def break_down(self, reason: str, is_baseline: bool = False) -> None:
+        """Live on, and evaluate nothing any more."""
+        self.tasks = []
+        self.answer(answer(Reply([], (is_baseline, reason))))
+
     def die(self) -> None:
         future: Future[Any] = Future()
         future.set_exception(ActorUnavailableError("it died", None))
@@ -79,9 +87,14 @@ class ScriptedCluster:
         self.count = count
         self.actors: list[Scripted] = []
         self.changed: Callable[[int], object] = lambda count: None
+        self.avoided: frozenset[str] = frozenset()
 
-    def start(self, name: str) -> Scripted:
+    def avoid(self, node: str) -> None:
+        self.avoided |= {node}
+
+    def start(self, name: str, avoids: frozenset[str]) -> Scripted:
         self.actors.append(Scripted())
+        self.actors[-1].avoids = avoids
         return self.actors[-1]
 
     def watch(self, changed: Callable[[int], object]) -> None:
@@ -111,6 +124,18 @@ class Case:
         for number, actor in enumerate(self.actors):
             actor.greet(answer({"node": str(number)}))
         self.pool.poll(0)
+
+    def replace(self, node: str) -> Scripted:
+        """Wait for the next actor, and have it on this node, with something to do."""
+        count = len(self.actors)
+        deadline = time.monotonic() + 5
+        while len(self.actors) == count:
+            self.pool.poll(0.05)
+            assert time.monotonic() < deadline
+        self.actors[-1].greet(answer({"node": node}))
+        self.pool.poll(0)
+        self.fill()
+        return self.actors[-1]
 
     def fill(self, most: int = 1000) -> None:
         while self.pool.free and most:
@@ -237,6 +262,121 @@ def test_actors_that_cannot_start_end_the_search() -> None:
         case.pool.poll(0)
 
 
+def test_a_node_where_nothing_can_be_evaluated_is_avoided(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case(3)
+    good, bad, neighbour = case.actors
+    for actor, node in ((good, "good"), (bad, "bad"), (neighbour, "bad")):
+        actor.greet(answer({"node": node}))
+    case.pool.poll(0)
+    case.settle(0.01)
+    case.fill()
+    theirs = {task.config for task in [*bad.tasks, *neighbour.tasks]}
+    with caplog.at_level(logging.WARNING, "ciq_ray"):
+        bad.break_down("ray-1: No module named 'x'")
+        neighbour.break_down("ray-2: No module named 'x'")
+        assert case.pool.poll(0) == [], "nothing is lost"
+    assert [record.getMessage() for record in caplog.records] == [
+        "node bad cannot evaluate, and is avoided for a while: ray-1: No module named 'x'"
+    ]
+    assert bad.ended
+    assert neighbour.ended
+    seen: set[Any] = set()
+    while not theirs <= seen:
+        seen |= {task.config for task in good.tasks}
+        good.finish(len(good.tasks), 0.01)
+        assert all(report.outcome.ok for report in case.pool.poll(0))
+        case.pool.poll(0)
+    case.replace("good")
+    assert case.actors[-1].avoids == {"bad"}
+
+
+def test_an_actor_that_waits_for_other_nodes_is_placed_anew_when_all_may_be_used_again() -> None:
+    case = Case(1)
+    case.greet()
+    case.settle(0.01)
+    case.cluster.avoid("bad")
+    case.actors[0].die()
+    case.pool.poll(0.8)
+    waiting = case.actors[-1]
+    assert waiting.avoids == {"bad"}
+    case.cluster.avoided = frozenset()
+    case.cluster.changed(1)
+    case.pool.poll(0)
+    case.pool.poll(0)
+    assert waiting.ended
+    assert case.actors[-1].avoids == frozenset()
+
+
+@pytest.mark.parametrize(("evaluated", "most"), [(False, 3), (True, 10)])
+def test_actors_that_cannot_evaluate_anywhere_end_the_search(
+    monkeypatch: pytest.MonkeyPatch, evaluated: bool, most: int
+) -> None:
+    monkeypatch.setattr("ciq_ray.worker.ray_pool._START_PAUSE_S", 0.0)
+    case = Case(1)
+    case.greet()
+    if evaluated:
+        case.settle(2.0)
+    case.fill()
+    for number in range(most - 1):
+        case.actors[-1].break_down("no module named x")
+        case.pool.poll(0)
+        case.replace(str(number % 2))
+    case.actors[-1].break_down("ray-9: no module named x")
+    with pytest.raises(WorkerError, match=r"^ray-9: no module named x"):
+        case.pool.poll(0)
+    with pytest.raises(WorkerError, match="no module named x"):
+        case.pool.poll(0)
+
+
+def test_a_task_that_breaks_each_actor_ends_the_search_though_others_go_well() -> None:
+    faults = Faults()
+    for number in range(9):
+        assert not faults.count(str(number), number, number + 1, "t")
+        faults.evaluated()
+    assert faults.count("9", 9, 10, "t")
+
+
+def test_actors_of_one_node_that_fail_together_count_once() -> None:
+    faults = Faults()
+    assert not any(faults.count("node", actor, 8, None) for actor in range(8))
+    assert not faults.count("node", 8, 9, None)
+    assert faults.count("node", 9, 10, None)
+
+
+def test_a_baseline_that_fails_ends_the_search_at_once() -> None:
+    case = Case(2)
+    case.greet()
+    case.fill()
+    case.actors[0].break_down("ray-0: it raised", is_baseline=True)
+    with pytest.raises(BaselineError, match="ray-0: it raised"):
+        case.pool.poll(0)
+
+
+def test_actors_that_cannot_start_beside_others_that_work_end_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(ActorUnavailableError):
+        actor_init_failed = True
+
+    monkeypatch.setattr("ciq_ray.worker.ray_pool._START_PAUSE_S", 0.0)
+    monkeypatch.setattr("ciq_ray.worker.ray_pool._LONG_PAUSE_S", 0.0)
+    failed: Future[Any] = Future()
+    failed.set_exception(Broken("no module named ciq_ray", None))
+    case = Case(2)
+    case.actors[0].greet(answer({"node": "0"}))
+    with caplog.at_level(logging.WARNING, "ciq_ray"):
+        for _ in range(5):
+            case.actors[-1].greet(failed)
+            case.pool.poll(0)
+            case.pool.poll(0)
+    assert len(case.actors) == 7
+    assert len(caplog.records) == 1
+    assert "goes on with fewer actors" in caplog.text
+    case.fill()
+    case.actors[0].finish(1, 1.0)
+    assert len(case.pool.poll(0)) == 1
+
+
 # --- the actor itself, without Ray ---
 
 
@@ -327,6 +467,27 @@ def test_places(options: dict[str, Any], count: int) -> None:
         node(alive=False, CPU=64.0, GPU=8.0),
     ]
     assert places(nodes, read_options(options)) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_cpus": float("inf")}, "`num_cpus` is inf"),
+        ({"num_cpus": True}, "`num_cpus` is True"),
+        ({"num_gpus": float("nan")}, "`num_gpus` is nan"),
+        ({"memory": float("inf")}, "`memory` is inf"),
+        ({"resources": {"fast": float("inf")}}, r"`resources\['fast'\]` is inf"),
+        ({"runtime_env": {"env_var": {}}}, "does not know 'env_var' .did you mean `env_vars`"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_options(options)
+
+
+def test_names_that_may_be_those_of_a_plugin_are_passed_on() -> None:
+    environment = {"env_vars": {"A": "b"}, "company_plugin": 1}
+    assert read_options({"runtime_env": environment}).options["runtime_env"] == environment
 
 
 def test_the_default_is_a_cpu_and_no_gpu() -> None:
