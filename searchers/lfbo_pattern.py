@@ -137,7 +137,7 @@ class LFBOPatternSearch(PatternSearch):
     def _fitted(self) -> RandomForestClassifier | None:
         known = [trial for trial in self._trials if trial.outcome is not None]
         losses = np.array([self._loss(trial.index) for trial in known])
-        X = self._features(np.array([trial.row for trial in known]))
+        X = self._features(self._rows_of(trial.index for trial in known))
         return forest.fit(X, losses, self.quantile, self.n_trees, int(self._rng.integers(2**31)))
 
     def _features(self, rows: Matrix) -> Floats:
