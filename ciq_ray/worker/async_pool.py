@@ -106,7 +106,7 @@ class AsyncPool(Pool):
             self._process = self._start(_NAME, _NAME)
         for flight in guilty:
             run_s = death.seen_at - (flight.started_at or flight.sent_at)
-            outcome = self._ended(death, process, flight.log_start, run_s)
+            outcome = self._ended(death, process, flight.log_start, run_s, self._limit)
             self._settle(flight, outcome, process.pid)
 
     def _drop_all(self) -> tuple[list[str], list[WorkerProcess]]:
@@ -178,7 +178,9 @@ class AsyncPool(Pool):
         if flight.is_baseline and self._baseline_sends < _SEND_ATTEMPTS:
             return  # the new loop measures it anyway
         if flight.is_baseline or (flight.sends >= _SEND_ATTEMPTS and not suspect):
-            outcome = self._ended(death, process, flight.log_start, death.seen_at - flight.sent_at)
+            outcome = self._ended(
+                death, process, flight.log_start, death.seen_at - flight.sent_at, self._limit
+            )
             self._settle(flight, outcome, process.pid)
         elif suspect:
             self._suspects.appendleft(flight)

@@ -8,7 +8,8 @@ compile_timeout, context)``, the process sends
 * ``("started", task_id, monotonic_s)``, event loops only;
 * ``("done", task_id, status, values, message, explained, details, run_s, context)``, where `explained`
   says that the message is the objective's own and needs no output added to it, `details` holds further
-  fields of an `Outcome` that the objective returned, and `context` is that of a `Report`.
+  fields of an `Outcome` that the objective returned and the ``attached`` bytes of a `Report`, whose
+  `context` comes last.
 """
 
 from __future__ import annotations
@@ -176,6 +177,10 @@ def judge(value: Any, num_objectives: int) -> Result:
     """Status, values, message, whether the message says all, and details, for what the objective returned."""
     from ciq_ray.scores import is_outcome, read_outcome, read_scores
 
+    attached = sys.modules.get("ciq_ray.worker.attached")  # who has made one has imported it
+    if attached is not None and isinstance(value, attached.Attached):
+        status, values, message, explained, details = judge(value.outcome, num_objectives)
+        return status, values, message, explained, {**details, "attached": value.data}
     if is_outcome(value):
         status, values, message, details = read_outcome(value, num_objectives)
         return status, values, shortened(message), True, details

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable
 
-__all__ = ["Guard", "boot_arguments", "kill_families", "mark_name"]
+__all__ = ["Guard", "ask_to_end", "boot_arguments", "kill_families", "mark_name"]
 
 _KILL_ROUNDS = 40
 _ROUND_S = 0.005
@@ -59,6 +59,30 @@ def kill_families(leaders: Collection[int], marks: Collection[str]) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_ROUND_S)
+
+
+def ask_to_end(leaders: Collection[int], grace_s: float) -> None:
+    """SIGTERM to these processes themselves, and not to what they have started.
+
+    Args:
+        leaders: Process ids, not reaped yet.
+        grace_s: Seconds that they have; 0: they are not asked.
+    """
+    if grace_s <= 0:
+        return
+    for leader in leaders:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(leader, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and any(_is_alive(leader) for leader in leaders):
+        time.sleep(_ROUND_S)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
 
 
 def _encoded(mark: str) -> bytes:
@@ -119,14 +143,16 @@ class Guard:
 
     Args:
         mark: ``NAME=``, the mark all processes to be guarded carry.
+        grace_s: Seconds that the processes have to put things back before they are killed.
 
     Raises:
         OSError: The process cannot be started.
     """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, grace_s: float = 0.0) -> None:
+        arguments = boot_arguments(__name__, str(os.getpid()), f"{grace_s:g}:{mark}")
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-E", *boot_arguments(__name__, str(os.getpid()), mark)],
+            [sys.executable, "-S", "-E", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -171,8 +197,9 @@ def main(driver: str, mark: str) -> None:
 
     Args:
         driver: The driver's process id.
-        mark: ``NAME=`` of the mark.
+        mark: Seconds of grace, a colon, and ``NAME=`` of the mark.
     """
+    grace_s, _, mark = mark.partition(":")
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     leaders: set[int] = set()
@@ -195,4 +222,5 @@ def main(driver: str, mark: str) -> None:
             if data:
                 continue
         break
+    ask_to_end(leaders, float(grace_s))
     kill_families(leaders, [mark])

@@ -72,6 +72,8 @@ class Pool(ABC):
         num_objectives: How many numbers it returns.
         baseline_config: What to measure a baseline with, or `NO_BASELINE`.
         log_dir: Folder for the output of the processes; a temporary one if ``None``.
+        end_grace_s: Seconds that a process has to put things back after a SIGTERM, before it is killed
+            (also when the driver has died); 0: it is killed at once.
 
     Raises:
         ConfigurationError: An argument cannot be used, or the objective cannot be sent to a process.
@@ -89,6 +91,7 @@ class Pool(ABC):
         num_objectives: int = 1,
         baseline_config: Any = NO_BASELINE,
         log_dir: Path | None = None,
+        end_grace_s: float = 0.0,
     ) -> None:
         check_objective(function, asynchronous=self.mode == "async")
         self._num_workers = positive_count("num_workers", num_workers)
@@ -97,6 +100,7 @@ class Pool(ABC):
         self._pickler = Pickler(function)
         self._baseline = None if baseline_config is NO_BASELINE else self._pickler.config(baseline_config)
 
+        self._end_grace_s = end_grace_s
         self._reports: list[Report] = []
         self._processes: set[WorkerProcess] = set()
         self._started = 0
@@ -112,7 +116,7 @@ class Pool(ABC):
             self._selector = self._resources.enter_context(selectors.DefaultSelector())
             self._watch: Watch[WorkerProcess] = Watch(kill)
             self._resources.callback(self._watch.close)
-            self._guard = Guard(f"{self._mark}=")
+            self._guard = Guard(f"{self._mark}=", end_grace_s)
             self._resources.callback(self._guard.close)
             self._start_first()
         except OSError as error:
@@ -155,6 +159,10 @@ class Pool(ABC):
 
     # --- the protocol ---
 
+    def fileno(self) -> int:
+        """What becomes readable when there is something for `poll` to take."""
+        return self._selector.fileno()
+
     def submit(self, task: Task) -> None:
         """Send a task on its way; see the protocol."""
         self._check()
@@ -185,7 +193,7 @@ class Pool(ABC):
         with contextlib.suppress(WorkerError):
             self._pump(0)  # what has come back already is a result
         ids, processes = self._drop_all()
-        kill(processes)
+        kill(processes, self._end_grace_s)
         for process in processes:
             self._remove(process)
         return ids
@@ -290,12 +298,12 @@ class Pool(ABC):
         if not self._started:
             return
         _, busy = self._drop_all()
-        kill(busy)
+        kill(busy, self._end_grace_s)
         # the others end when their connection does, and may clean up behind them
         for process in self._processes:
             with contextlib.suppress(OSError):
                 process.socket.shutdown(2)
-        deadline = time.monotonic() + _CLOSE_LIMIT_S
+        deadline = time.monotonic() + max(_CLOSE_LIMIT_S, self._end_grace_s)
         for process in self._processes:
             process.ends_within(deadline - time.monotonic())
         kill_families([process.pid for process in self._processes], [f"{self._mark}="])
@@ -338,12 +346,19 @@ class Pool(ABC):
             text = failure_message(text, process.log_tail(log_start))
         return Outcome(status, values, message=text, **{"run_s": run_s, **details})
 
-    def _ended(self, death: Death, process: WorkerProcess, log_start: int, run_s: float) -> Outcome:
+    def _limit_of(self, task: Task) -> float | None:
+        """Seconds that a task may take."""
+        limits = [limit for limit in (self._limit, task.limit_s) if limit is not None]
+        return min(limits, default=None)
+
+    def _ended(
+        self, death: Death, process: WorkerProcess, log_start: int, run_s: float, limit: float | None
+    ) -> Outcome:
         """The outcome of a task whose process did not survive it."""
         status = "run_timeout" if death.late else "run_error"
         text = f"the worker process {death.reason} during the evaluation"
         if death.late:
-            text = f"the evaluation took longer than {self._limit:g} s"
+            text = f"the evaluation took longer than {limit or 0:g} s"
         return Outcome(status, message=failure_message(text, process.log_tail(log_start)), run_s=run_s)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ciq_ray.errors import WorkerError
 from ciq_ray.worker.child import HEADER, encode
-from ciq_ray.worker.guard import boot_arguments, kill_families
+from ciq_ray.worker.guard import ask_to_end, boot_arguments, kill_families
 
 __all__ = ["HAS_PIDFD", "WorkerProcess", "kill"]
 
@@ -26,7 +26,8 @@ HAS_PIDFD: Final = hasattr(os, "pidfd_open")
 """Whether the end of a process can be waited for like data on a socket."""
 
 _SEND_LIMIT_S = 30.0
-_MAX_ANSWER = 1 << 20
+_MAX_ANSWER = 1 << 26
+"""Bytes; a compiled kernel with all that its compiler wrote stays far below, any text far above."""
 _CHUNK = 1 << 16
 _LOG_LIMIT = 8 << 20
 _TAIL = 2048
@@ -231,11 +232,17 @@ class WorkerProcess:
         return data.decode("utf-8", "replace").strip()
 
 
-def kill(processes: Collection[WorkerProcess]) -> None:
-    """SIGKILL processes with all that descends from them. Those that are gone already are left alone."""
+def kill(processes: Collection[WorkerProcess], grace_s: float = 0.0) -> None:
+    """SIGKILL processes with all that descends from them. Those that are gone already are left alone.
+
+    Args:
+        processes: Which.
+        grace_s: Seconds that they have to end by themselves first, after a SIGTERM; 0: none.
+    """
     with _reaping:
         there = [process for process in processes if not process.gone]
         if there:
+            ask_to_end([process.pid for process in there], grace_s)
             kill_families([process.pid for process in there], [process.mark for process in there])
 
 

@@ -35,6 +35,7 @@ class Task:
             (`ciq_ray.worker.limits`); ``None`` for no limit but their own.
         context: Environment variables of this evaluation alone, with which a tracker makes what the
             objective logs by itself its own (`ciq_ray._mlflow.objective`).
+        limit_s: Seconds it may take, if that is less than the worker's own limit.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Task:
     generation: int = 0
     compile_timeout: float | None = None
     context: Mapping[str, str] = field(default_factory=dict)
+    limit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Report:
             such a thing.
         context: What the process has to say about the task's context; empty when it had none, or when
             the process did not survive the evaluation.
+        attached: Bytes that came with the outcome, see `ciq_ray.worker.attached.Attached`.
     """
 
     task_id: str
@@ -72,6 +75,7 @@ class Report:
     metadata: str = ""
     place: Mapping[str, str] = field(default_factory=dict)
     context: Mapping[str, str] = field(default_factory=dict)
+    attached: bytes = b""
 
 
 @runtime_checkable

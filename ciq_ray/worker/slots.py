@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ciq_ray.worker.baseline import baseline_values
@@ -79,9 +79,10 @@ class NativePool(Pool):
         slot = self._homes.get(process)
         if slot is None or slot.process is not process or not slot.doing or not self._watch.disarm(process):
             return  # overdue: it is being ended, which is what is reported
+        attached = message[6].pop("attached", b"")
         outcome = self._outcome(process, message, slot.log_start)
         self._used(slot)
-        self._settle(slot, outcome, process.pid, message[-1])
+        self._settle(slot, outcome, process.pid, message[-1], attached)
 
     def _on_death(self, process: WorkerProcess, death: Death) -> None:
         slot = self._homes.pop(process, None)
@@ -96,7 +97,8 @@ class NativePool(Pool):
             self._advance(slot)
             return
         run_s = death.seen_at - slot.sent_at
-        outcome = self._ended(death, process, slot.log_start, run_s)
+        limit = None if slot.task is None else self._limit_of(slot.task)
+        outcome = self._ended(death, process, slot.log_start, run_s, limit)
         self._settle(slot, outcome, process.pid)
 
     def _drop_all(self) -> tuple[list[str], list[WorkerProcess]]:
@@ -129,8 +131,9 @@ class NativePool(Pool):
         slot.in_force = slot.baseline
         slot.log_start = process.trim_log()
         slot.sent_at = time.monotonic()
-        if self._limit is not None:
-            self._watch.arm(process, slot.sent_at + self._limit)
+        limit = self._limit_of(task)
+        if limit is not None:
+            self._watch.arm(process, slot.sent_at + limit)
         try:
             if slot.doing == "task":
                 process.send(task.id, config, task.compile_timeout, task.context)
@@ -149,7 +152,12 @@ class NativePool(Pool):
             self._sent(slot)
 
     def _settle(
-        self, slot: _Slot, outcome: Outcome, pid: int, context: Mapping[str, str] | None = None
+        self,
+        slot: _Slot,
+        outcome: Outcome,
+        pid: int,
+        context: Mapping[str, str] | None = None,
+        attached: bytes = b"",
     ) -> None:
         """What the slot was doing has come to an end."""
         task, doing, slot.doing = slot.task, slot.doing, ""
@@ -160,7 +168,8 @@ class NativePool(Pool):
             slot.baseline_generation = task.generation
             self._advance(slot)
             return
-        self._reports.append(Report(task.id, outcome, slot.in_force, slot.name, pid, context=context or {}))
+        report = Report(task.id, outcome, slot.in_force, slot.name, pid, context=context or {})
+        self._reports.append(replace(report, attached=attached) if attached else report)
         slot.task, slot.config = None, b""
         if slot.process is not None and slot.process.ready:
             self._free.appendleft(slot)
