@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +52,7 @@ class SpaceSearcher(TuneContract):
     """
 
     looks_ahead: ClassVar[bool] = False
+    _needs: ClassVar[tuple[str, ...]] = ()
     takes_several: ClassVar[bool] = True
 
     def __init__(
@@ -117,6 +119,16 @@ class SpaceSearcher(TuneContract):
         """The inverse of `_algorithm_state`."""
 
     # -- the batch contract -----------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Import what proposing will need, while the first candidates are evaluated.
+
+        `ask` would do it by itself, which takes seconds where nobody has imported these modules before.
+        It is also what makes a limit on the threads of numeric libraries hold: libraries that are loaded
+        later do not know of it.
+        """
+        for name in self._needs:
+            importlib.import_module(name)
 
     def ask(self, n: int = 1) -> list[Candidate]:
         """Up to `n` candidates; fewer, or none, while the algorithm waits or when it is finished.

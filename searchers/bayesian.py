@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,8 @@ class BayesianSearch(SpaceSearcher):
     Raises:
         OptionError: An argument has a value it cannot have.
     """
+
+    _needs: ClassVar[tuple[str, ...]] = ("scipy.linalg", "scipy.optimize", "scipy.special")
 
     def __init__(
         self,

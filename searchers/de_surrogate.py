@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,8 @@ class DESurrogateHybrid(DifferentialEvolutionSearch):
     Raises:
         OptionError: An argument has a value it cannot have, or there are several objectives.
     """
+
+    _needs: ClassVar[tuple[str, ...]] = ("sklearn.ensemble",)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,8 @@ class LFBOPatternSearch(PatternSearch):
     """
 
     n_trees: int = effort.N_TREES
+
+    _needs: ClassVar[tuple[str, ...]] = ("sklearn.ensemble",)
 
     def __init__(
         self,

@@ -158,7 +158,9 @@ def uninterrupted(search: Killed) -> list[Any]:
     return proposals
 
 
-@pytest.mark.parametrize(("workers", "generational"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("workers", "generational"), [pytest.param(1, False, marks=pytest.mark.slow), (2, True)]
+)
 def test_a_few_kills(killed, workers, generational):
     search = killed(workers, generational)
     expected = uninterrupted(search)

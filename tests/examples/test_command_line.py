@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "examples" / "command_line"
 
 
@@ -58,6 +60,7 @@ def test_from_an_empty_folder_to_a_verdict_in_under_ten_lines(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_the_benchmark_that_checks_itself(tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(FOLDER, folder)

@@ -17,7 +17,7 @@ import pytest
 from ciq_ray import ObjectiveFailure, SearchResult
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+NAMES = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
 
 
 def run(name: str, folder: Path, *arguments: object) -> str:
@@ -192,6 +192,7 @@ def test_custom_worker_takes_medians_of_shuffled_rounds_and_keeps_failures_apart
     assert order != sorted(order)
 
 
+@pytest.mark.slow
 def test_ray_worker(tmp_path: Path) -> None:
     output = run("ray_worker", tmp_path, "--generations", 1)
     table = results(tmp_path).get_results()

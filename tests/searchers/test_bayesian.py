@@ -307,8 +307,8 @@ def test_a_restored_one_goes_on_with_noise_too(name: str, objectives: int) -> No
     ("name", "place", "run_s", "budget"),
     [
         ("bayesian", "ordered", [1.0, 1.0], 1000),
-        ("auto", "nested", [1.0, 1.0], 1000),
-        ("auto", "huge", [1.0, 0.001], 1000),
+        pytest.param("auto", "nested", [1.0, 1.0], 1000, marks=pytest.mark.slow),
+        pytest.param("auto", "huge", [1.0, 0.001], 1000, marks=pytest.mark.slow),
         ("auto", "mixed", [1.0, 1.0], 40),
     ],
     ids=["model", "nested", "cheap from the fortieth on", "late from the fortieth on"],

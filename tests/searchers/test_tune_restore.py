@@ -85,12 +85,13 @@ def check(folder: Path, before: list[tuple[int, int]], kept: list[dict[str, Any]
     assert repeated <= set(before)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kind", "snapshot_s"),
     [
         ("own", "1000"),  # only the one at the start, so that Ray Tune forgets everything
-        pytest.param("domains", "2", marks=pytest.mark.slow),
+        ("domains", "2"),
     ],
 )
 def test_a_killed_driver_loses_no_result_and_repeats_none(kind: str, snapshot_s: str, tmp_path: Path) -> None:

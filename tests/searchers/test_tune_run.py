@@ -147,6 +147,7 @@ def raises(config: dict[str, Any]) -> None:
     tune.report({"time": time_of(config)})
 
 
+@pytest.mark.slow
 def test_a_trial_that_raises_is_a_failure_and_may_be_tried_again(tmp_path: Path) -> None:
     points = [{"x": 2, "y": "row", "z": 1}, {"x": 3, "y": "row", "z": 1}]
     searcher = create("random", space(), metric="time", mode="min", seed=0, points_to_evaluate=points)

@@ -75,6 +75,7 @@ def check(database: Looking) -> None:
     assert not database.running()
 
 
+@pytest.mark.slow
 def test_an_experiment(database: Any, tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)

@@ -101,6 +101,7 @@ class TestTheServerGoes:
         looking.client.get_experiment_by_name(EXPERIMENT) or looking.client.create_experiment(EXPERIMENT)
         return looking
 
+    @pytest.mark.slow
     @pytest.mark.timeout(400)
     def test_and_comes_back(
         self, server: Server, config: Any, search: Any, runs: Path, caplog: pytest.LogCaptureFixture
