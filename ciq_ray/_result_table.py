@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ciq_ray.utils.validation import Score
 
 __all__ = [
+    "METRICS",
     "clean",
     "csv_header",
     "csv_line",
@@ -37,6 +38,16 @@ _SCORE: Final = re.compile(r"(norm_)?score(_[0-9]+)?")
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _TEXTS: Final = ("metadata", "status", "message")
 _NAN: Final = math.nan
+METRICS: Final = (
+    "tflops",
+    "gbs",
+    "peak_percent",
+    "registers",
+    "spill_stores",
+    "spill_loads",
+    "shared",
+)
+"""Further columns, of a search of a kernel; `ciq_ray.kernels.figures` says more."""
 
 
 def raw_columns(num_scores: int, prefix: str = "score") -> list[str]:
@@ -183,17 +194,17 @@ def read_csv(path: Path) -> dict[str, list[Any]]:
         if name == "param_id":
             columns[name] = _integers(cells) or cells  # an id such as 12e4 is no number
         elif name not in known:
-            columns[name] = _guessed(cells)
+            columns[name] = _guessed(cells, numbers=name in METRICS)
     return clean(columns, lambda row: f"{path}, line {lines[row]}", params_are_json=True)
 
 
-def _guessed(cells: list[str]) -> list[Any]:
-    """Integers or numbers if every cell is one, else text."""
+def _guessed(cells: list[str], *, numbers: bool) -> list[Any]:
+    """Integers or numbers if every cell is one, else text; what empty cells alone are, `numbers` says."""
     try:
-        numbers = [float(cell) if cell else _NAN for cell in cells] if any(cells) else None
+        found = [float(cell) if cell else _NAN for cell in cells] if numbers or any(cells) else None
     except ValueError:
-        numbers = None
-    return _integers(cells) or numbers or cells
+        found = None
+    return _integers(cells) or found or cells
 
 
 def _integers(cells: list[str]) -> list[int] | None:

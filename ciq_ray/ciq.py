@@ -14,6 +14,7 @@ from ciq_ray._model import Model
 from ciq_ray._types.search_configuration import SearchConfiguration
 from ciq_ray._types.tracker_configs import DefaultTrackerConfig, TrackerConfig
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.kernels.protocol import Kernel
 from ciq_ray.race import Plan
 from ciq_ray.spaces import SpaceSource, resolve
 from ciq_ray.types import BaseTracker, Worker, WorkerTypes
@@ -69,7 +70,7 @@ class Search(Model):
             imports are best made inside. It may raise `ciq_ray.errors.ObjectiveFailure` to say how a
             candidate failed, or return ``"*"`` for an invalid score.
         search_space: What to search: a dict of parameters, a `searchers.Space`, a path to a
-            search-space file, a provider, or a list of such parts.
+            search-space file, a provider, or a list of such parts. A kernel (`ciq_ray.kernels`) has its own.
         search_config: A `SearchConfiguration`, a dict of its fields, or a path to a ``.config`` file.
         worker_type: Where candidates run: one of `WorkerTypes`, or a `Worker` subclass of yours.
         tracker_config: What is recorded where; or a `BaseTracker` of yours.
@@ -94,7 +95,8 @@ class Search(Model):
         final_race: Whether to measure the best again when the search is over, side by side with the
             baseline, for a verdict (`SearchResult.verdict`). It calls the objective hundreds of times,
             one call at a time; a `ciq_ray.race.Plan` says how often. The baseline is the first of
-            `initial_configs`, else the space's default, else the empty configuration.
+            `initial_configs`, else the space's default, else the empty configuration. For a kernel there is
+            one unless this is ``False``.
         cache: Whether to begin with the best that earlier searches found on this machine, and to leave
             what this one finds for later ones: ``True``, a folder, or a `LocalAutotuneCache` class such as
             `ciq_ray.cache.StrictLocalAutotuneCache`. Up to 20 configurations are evaluated right after
@@ -145,6 +147,22 @@ class Search(Model):
     _space_parts: list[dict[str, Any]] | None = PrivateAttr(default=None)
     _resume_folder: Path | None = PrivateAttr(default=None)
     _assigned_run_id: int | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kernel(cls, data: Any) -> Any:
+        """What a kernel says of itself, where nothing else is said."""
+        kernel = data.get("objective_function") if isinstance(data, dict) else None
+        if not isinstance(kernel, Kernel):
+            return data
+        configs = data.get("initial_configs") or list(kernel.initial_configs) or None
+        has_baseline = configs is not None or kernel.space.default is not None
+        own = {
+            "search_space": kernel.space,
+            "initial_configs": configs,
+            "final_race": has_baseline and kernel.num_objectives == 1,
+        }
+        return {**data, **{name: value for name, value in own.items() if data.get(name) is None}}
 
     @field_validator("searcher", mode="before")
     @classmethod

@@ -203,20 +203,9 @@ def _compilers() -> list[Finding]:
 
 
 def _gpus() -> list[Finding]:
-    tool = shutil.which("nvidia-smi")
-    driver = ""
-    with contextlib.suppress(OSError):
-        driver = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
-    if tool is None:
-        advice = "put nvidia-smi on PATH" if driver else "none is needed to tune compilers and CPU code"
-        return [Finding("GPU", ABSENT, driver or "no NVIDIA driver, no nvidia-smi", advice)]
-    query = "--query-gpu=index,name,memory.total,driver_version"
-    lines = (_output([tool, query, "--format=csv,noheader"]) or "").strip().splitlines()
-    if not lines:
-        return [
-            Finding("GPU", WARNING, f"{tool} finds none", "run nvidia-smi by itself to see what is wrong")
-        ]
-    return [Finding("GPU", OK, line) for line in lines]
+    from ciq_ray.gpu.findings import gpu_findings
+
+    return gpu_findings()
 
 
 def _runs() -> list[Finding]:

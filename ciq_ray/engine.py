@@ -155,6 +155,7 @@ class Engine:
         remeasurer: Who is measured again; nobody if ``None``.
         stop_requested: Returns true when nothing new is to be sent.
         max_resends: How often a lost or throttled candidate is sent again before it is the suspect itself.
+        prepare: Called once when the first candidates are out, to do what takes time and is not needed yet.
         task_context: Gives the context of a task just before it is sent, see `Task`; ``None``: there is none.
         check: Called after each tell; it may raise to end the search.
     """
@@ -173,6 +174,7 @@ class Engine:
         remeasurer: Remeasurer | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
         max_resends: int | None = None,
+        prepare: Callable[[], object] = lambda: None,
         task_context: Callable[[Candidate], Mapping[str, str]] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -187,6 +189,7 @@ class Engine:
         self._remeasurer = remeasurer or Remeasurer(0, budget.modes)
         self._stop_requested = stop_requested
         self._max_resends = MAX_RESENDS if max_resends is None else max_resends
+        self._prepare = prepare
         self._task_context = task_context
         self._check = check
         self._stock: deque[Candidate] = deque()
@@ -258,6 +261,7 @@ class Engine:
             JournalError: The journal cannot be written.
         """
         started = time.monotonic()
+        prepared = False
         while True:
             reason = self._reason_to_stop(started)
             if reason is None:
@@ -275,6 +279,9 @@ class Engine:
                 if not self._may_ask:
                     raise WorkerError("the searcher proposes nothing although it waits for nothing")
                 continue
+            if not prepared:
+                prepared = True
+                self._prepare()
             reports = self.worker.poll(_POLL_S)
             if not reports:
                 self.observer.tick()

@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ciq_ray.errors import ConfigurationError, JournalError
+
+if TYPE_CHECKING:
+    from ciq_ray.kernels.protocol import Kernel
 
 __all__ = ["describe", "importing", "load"]
 
@@ -24,11 +27,18 @@ importing: ContextVar[str | None] = ContextVar("importing", default=None)
 
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
-    """Module, qualified name, script and source hash of an objective, or its command, as JSON data."""
+    """Module, qualified name, script and source hash of an objective, or its command, as JSON data.
+
+    A kernel is an object, and has no name of its own: that of the variable of a module that holds it is
+    taken, and a kernel in no such variable cannot be had again.
+    """
     from ciq_ray.commands import CommandObjective
+    from ciq_ray.kernels.protocol import Kernel
 
     if isinstance(function, CommandObjective):
         return {"kind": "command", "command": function.to_dict(), "files": function.files()}
+    if isinstance(function, Kernel):
+        return _described_kernel(function)
     target = function.func if isinstance(function, functools.partial) else function
     name = getattr(target, "__qualname__", type(target).__qualname__)
     module = getattr(target, "__module__", None) or type(target).__module__
@@ -41,6 +51,49 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
         "script": script,
         "source_sha256": _hash(script),
     }
+
+
+def _described_kernel(kernel: Kernel) -> dict[str, Any]:
+    module, name = _variable_of(kernel)
+    file = getattr(sys.modules.get(module), "__file__", None) if module else None
+    script = os.path.abspath(file) if file else None
+    return {
+        "kind": "kernel",
+        "class": type(kernel).__name__,
+        "shapes": list(kernel.shapes),
+        "dtype": kernel.dtype,
+        "module": module or type(kernel).__module__,
+        "qualname": name or type(kernel).__qualname__,
+        "importable": bool(name),
+        "script": script,
+        "source_sha256": _hash(script),
+        "kernel_sha256": _source_hash(kernel),
+    }
+
+
+def _variable_of(wanted: object) -> tuple[str, str]:
+    """The module and the name of a module's variable that holds an object; empty if there is none.
+
+    A module that can be imported is better than the script that was started, which may only have imported
+    the object from there.
+    """
+    found = [
+        (module, name)
+        for module, loaded in list(sys.modules.items())
+        for name, value in list(getattr(loaded, "__dict__", {}).items())
+        if value is wanted
+    ]
+    return min(
+        found, key=lambda pair: (pair[0] in ("__main__", "__mp_main__"), found.index(pair)), default=("", "")
+    )
+
+
+def _source_hash(kernel: Kernel) -> str | None:
+    """Of the kernel's source, if that is a text of its own, which may come from another file."""
+    source = getattr(kernel, "source", None)
+    if isinstance(source, str):
+        source = source.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else None
 
 
 def _at(module: Any, name: str) -> Any:
@@ -66,6 +119,11 @@ def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
     name, script = origin.get("qualname"), origin.get("script")
     own = "call `Search.resume(path, objective_function=...)` from a script of yours"
     if not origin.get("importable") or not isinstance(name, str):
+        if origin.get("kind") == "kernel":
+            raise JournalError(
+                f"the kernel is in no variable at module level (`kernel = {name}(...)`), by which it could "
+                f"be found again; {own}"
+            )
         raise JournalError(f"the objective {name!r} is not a plain function of a module; {own}")
     if not isinstance(script, str) or not Path(script).is_file():
         raise JournalError(f"the objective's script {script!r} is not there any more; {own}")
@@ -82,10 +140,24 @@ def load(origin: dict[str, Any], *, force: bool = False) -> Callable[..., Any]:
                 f"`if __name__ == '__main__'`?); {own}"
             )
         value = getattr(value, part)
-    if not callable(value):
+    if origin.get("kind") == "kernel":
+        _check_kernel(value, origin, own, force=force)
+    elif not callable(value):
         raise JournalError(f"{name!r} of {script!r} is not a function any more; {own}")
     function: Callable[..., Any] = value
     return function
+
+
+def _check_kernel(value: Any, origin: dict[str, Any], own: str, *, force: bool) -> None:
+    from ciq_ray.kernels.protocol import Kernel
+
+    if not isinstance(value, Kernel):
+        raise JournalError(f"{origin['qualname']!r} of {origin['script']!r} is not a kernel any more; {own}")
+    if _source_hash(value) != origin.get("kernel_sha256") and not force:
+        raise JournalError(
+            f"the source of the kernel {origin['qualname']!r} has changed since the run began; the results "
+            "would mix two kernels. Use --force if the change does not matter"
+        )
 
 
 def _command(origin: dict[str, Any], *, force: bool) -> Callable[..., Any]:

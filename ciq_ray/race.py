@@ -106,6 +106,7 @@ class RaceResult:
         dropped: Ids that were dropped, with the reason.
         calls: Calls of the objective, those of an earlier process included.
         seconds: What they took in this process.
+        library: Of what was chosen against a library that does the same, where the objective knows one.
     """
 
     verdict: Verdict
@@ -116,6 +117,7 @@ class RaceResult:
     dropped: dict[str, str]
     calls: int
     seconds: float
+    library: Verdict | None = None
 
 
 class Measure(Protocol):
@@ -138,6 +140,7 @@ class Race:
         record: Called with a dict for each window, for the journal.
         progress: Called after each block with a line for people.
         earlier: Records of an interrupted race with the same finalists, baseline and plan.
+        rival: What the baseline is, in words.
     """
 
     finalists: Sequence[Entrant]
@@ -148,6 +151,7 @@ class Race:
     record: Callable[[dict[str, Any]], None] = lambda record: None
     progress: Callable[[str], None] = lambda line: None
     earlier: Iterable[dict[str, Any]] = ()
+    rival: str = BASELINE
 
     def run(self) -> RaceResult:
         """Race.
@@ -247,13 +251,14 @@ class Race:
         """The verdict on `winner` and that on the baseline against itself; ``None`` if it fails."""
         blocks: defaultdict[str, list[list[float]]] = defaultdict(list)
         for number in range(self.plan.verdict_blocks):
-            samples = self._block(f"verdict {winner.id}", number, [winner, self._baseline, self._again])
+            stage = f"verdict {winner.id}" + (f" against the {self.rival}" if self.rival != BASELINE else "")
+            samples = self._block(stage, number, [winner, self._baseline, self._again])
             if winner.id in self._dropped:
                 return None
             for name, values in samples.items():
                 blocks[name].append(values)
             self.progress(f"verdict: block {number + 1}/{self.plan.verdict_blocks}")
-        name = "the baseline"
+        name = f"the {self.rival}"
         verdict = compare_blocks(
             blocks[winner.id],
             blocks[BASELINE],
@@ -262,7 +267,7 @@ class Race:
             names=(f"candidate {winner.id}", name),
         )
         control = compare_blocks(
-            blocks[AGAIN], blocks[BASELINE], mode=self.mode, names=("the baseline once more", name)
+            blocks[AGAIN], blocks[BASELINE], mode=self.mode, names=(f"{name} once more", name)
         )
         return verdict, control
 
@@ -281,7 +286,7 @@ class Race:
                 samples[name].append(record["value"])
             elif name in (BASELINE, AGAIN):
                 raise BaselineError(
-                    f"the baseline failed in the race: {record['message'] or record['status']}"
+                    f"the {self.rival} failed in the race: {record['message'] or record['status']}"
                 )
             else:
                 self._dropped[name] = f"{record['status']}: {record['message']}".rstrip(": ")

@@ -104,4 +104,5 @@ def race_result_from(record: dict[str, Any], result: SearchResult) -> RaceResult
         dict(record["dropped"]),
         record["calls"],
         0.0,
+        None if record.get("library") is None else Verdict.from_dict(record["library"]),
     )

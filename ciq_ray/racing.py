@@ -6,12 +6,13 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ciq_ray.errors import ConfigurationError
+from ciq_ray.errors import BaselineError, ConfigurationError
 from ciq_ray.journal import Journal, read_records
+from ciq_ray.kernels.protocol import LIBRARY, Kernel
 from ciq_ray.race import BASELINE, Entrant, Plan, Race, RaceResult
 from ciq_ray.results import SearchResult
 from ciq_ray.worker.protocol import StreamingWorker, Task
@@ -135,6 +136,7 @@ def race_results(
             progress=say,
             earlier=earlier or (),
         ).run()
+        raced = _against_library(search, raced, journal, plan, runner, say, earlier or ())
     finally:
         journal.sync()
     journal.write(
@@ -143,6 +145,7 @@ def race_results(
                 "t": "verdict",
                 "verdict": raced.verdict.to_dict(),
                 "control": raced.control.to_dict(),
+                "library": None if raced.library is None else raced.library.to_dict(),
                 "winner": raced.winner.id,
                 "chosen": raced.chosen.id,
                 "config": raced.chosen.config,
@@ -157,7 +160,39 @@ def race_results(
     journal.sync()
     result.verdict, result.race = raced.verdict, raced
     say(raced.verdict.words)
+    if raced.library is not None:
+        say(raced.library.words)
     return raced
+
+
+def _against_library(
+    search: Search,
+    raced: RaceResult,
+    journal: Journal,
+    plan: Plan,
+    runner: BlockRunner,
+    say: Callable[[str], None],
+    earlier: Sequence[dict[str, Any]],
+) -> RaceResult:
+    """The same with a verdict on what was chosen against the kernel's library, if there is one."""
+    kernel = search.objective_function
+    if not isinstance(kernel, Kernel) or not kernel.has_library:
+        return raced
+    try:
+        judged = Race(
+            [raced.chosen],
+            Entrant(LIBRARY, LIBRARY),
+            runner,
+            plan=plan,
+            record=lambda record: journal.write([record]),
+            progress=say,
+            earlier=earlier,
+            rival="library",
+        ).run()
+    except BaselineError as error:  # what was found is none the worse for it
+        say(f"there is no comparison with the library: {error}")
+        return raced
+    return replace(raced, library=judged.verdict, calls=raced.calls + judged.calls)
 
 
 def race_run(

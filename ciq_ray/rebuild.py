@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ciq_ray.engine import generation_of, recorded_evaluation
 from ciq_ray.errors import JournalError
 from ciq_ray.journal import read_records
+from ciq_ray.kernels.figures import columns_of
 from ciq_ray.recorder import add_evaluation
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
@@ -33,6 +34,7 @@ def load_result(folder: Path, search: Search) -> SearchResult:
     modes = (config.problem_type.value,) * config.num_objectives
     result = SearchResult(None, config.problem_type, config.num_objectives)
     result.folder = folder
+    result.metric_columns = columns_of(search.objective_function)
     remeasurer = Remeasurer(1, modes)
     candidates: dict[str, Candidate] = {}
     for record in read_records(folder):

@@ -15,6 +15,7 @@ from ciq_ray._trackers.run_tracker import RunTracker
 from ciq_ray.engine import Evaluation
 from ciq_ray.errors import ResultError, SearchFailedError
 from ciq_ray.feed import TrackerFeed
+from ciq_ray.kernels.figures import columns_of
 from ciq_ray.progress import Progress
 from ciq_ray.results import SearchResult
 from ciq_ray.types import BaseTracker, Score, SearchConfiguration, Worker
@@ -36,6 +37,7 @@ class Recorder:
         config = search.search_config
         self.search = search
         self.result = SearchResult(None, config.problem_type, config.num_objectives)
+        self.result.metric_columns = columns_of(search.objective_function)
         self._config = config
         self._pool = config.resolved_pool_size
         self._searcher = searcher
@@ -59,6 +61,7 @@ class Recorder:
         """Write the file from its first row on; a row in it may have changed."""
         if self.search.dump_results is not None:
             columns = table_columns(self._config.num_objectives, self._config.normalize)
+            columns += self.result.metric_columns
             self._csv = ResultCsv(self.search.dump_results, columns)
 
     def begin(self, total: int, done: int) -> None:
@@ -218,6 +221,7 @@ def add_evaluation(result: SearchResult, evaluation: Evaluation, config: SearchC
         status=evaluation.outcome.status,
         message=evaluation.outcome.message,
         replace=evaluation.again,
+        metrics=evaluation.outcome.metrics,
     )
     result.remeasured += evaluation.again
     return score

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +66,7 @@ class SearchResult:
         ended: Why the search ended: ``"finished"``, ``"max_evaluations"``, ``"time_budget"``,
             ``"target"``, or ``"stopped"`` by the user; ``None`` for a table from elsewhere.
         folder: The run's folder, with the journal that says more; ``None`` for a table from elsewhere.
+        metric_columns: Names of metrics that are further columns, of a search of a kernel (docs/kernels.md).
 
     Raises:
         ConfigurationError: `problem_type` or `num_scores` is something else.
@@ -80,6 +83,7 @@ class SearchResult:
         self.remeasured = 0
         self.ended: str | None = None
         self.folder: Path | None = None
+        self.metric_columns: tuple[str, ...] = ()
         self._rows: list[dict[str, Any]] = []
         self._merged = 0
         self._normalized = False
@@ -93,7 +97,7 @@ class SearchResult:
         pending = self._rows[self._merged :]
         if self._df is None or pending:
             new = load_pandas().DataFrame(
-                columns_of(pending, table_columns(self.num_scores, self._normalized))
+                columns_of(pending, [*table_columns(self.num_scores, self._normalized), *self.metric_columns])
             )
             if self._df is not None and len(self._df):
                 new = load_pandas().concat([self._df, new], ignore_index=True)
@@ -192,6 +196,7 @@ class SearchResult:
         status: str | None = None,
         message: str = "",
         replace: bool = False,
+        metrics: Mapping[str, Any] | None = None,
     ) -> None:
         """Append a single evaluated score to the results.
 
@@ -207,12 +212,14 @@ class SearchResult:
             message: Why it failed, for people.
             replace: Put it in the place of the row that has the same `param_id`, as for a candidate
                 that was measured again.
+            metrics: What else was measured; those in `metric_columns` get into the table.
 
         Raises:
             ResultError: The score has another number of objectives than these results, or `status` is
                 none of `searchers.outcome.STATUSES`.
         """
         row = make_row(score, generation_num, self.num_scores, normalize, status, message)
+        row.update({name: (metrics or {}).get(name, math.nan) for name in self.metric_columns})
         place = self._place_of(score.param_id) if replace else None
         if place is None:
             self._rows.append(row)

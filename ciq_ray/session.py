@@ -22,15 +22,18 @@ from ciq_ray.engine import Budget, Engine, Observers
 from ciq_ray.errors import CiqError, ConfigurationError, JournalError
 from ciq_ray.interrupts import Interrupts
 from ciq_ray.journal import Journal
+from ciq_ray.kernels.protocol import Kernel
+from ciq_ray.kernels.worker import KernelWorker
 from ciq_ray.progress import RaceProgress
 from ciq_ray.race import Plan
 from ciq_ray.race_of_run import baseline_is_known, decided_race, try_baseline
-from ciq_ray.racing import BlockRunner, RaceStopped, race_results
+from ciq_ray.racing import BlockRunner, RaceStopped, baseline_of, race_results
 from ciq_ray.rebuild import load_result
 from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
 from ciq_ray.resuming import recorded_worker_options
+from ciq_ray.run_folder import new_folder, remove_unused
 from ciq_ray.run_header import run_header
 from ciq_ray.searching import effective_options, make_searcher
 from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
@@ -41,6 +44,7 @@ from ciq_ray.worker.protocol import NO_BASELINE, StreamingWorker, TakesOptions
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
+    from ciq_ray.kernels.stations import Stations
     from searchers.base import SpaceSearcher
 
 __all__ = ["Session"]
@@ -49,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 _USED = "_ciq_used"
 """Attribute of a tracker that a search has had before."""
+_KERNEL_COMPILE_LIMIT = 30.0, 0.9, 20
+"""At least 30 s, else the 0.9 quantile of the first 20 compile times, as in Helion's autotuner."""
 
 
 class Session:
@@ -90,6 +96,7 @@ class Session:
         seed = header.get("seed", search.seed)
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) >> 1
         self.seed: int = drawn if seed is None else seed
+        self._stations: Stations | None = None
 
     def run(self) -> SearchResult:
         """Do it all, and leave nothing behind whatever happens."""
@@ -116,7 +123,7 @@ class Session:
                 stack.push(close_tracker)
                 followed.run_opened(folder, journal.header)
             cache = self._cache(folder, stack)
-            if search.final_race:
+            if search.final_race and self._stations is None:  # a kernel's is measured as the control
                 self._try_baseline(cache, tracker, interrupts)
             worker = self._worker(cache, tracker)
             _whatever_happens(stack, worker.close)
@@ -135,10 +142,11 @@ class Session:
                 observer=Observers(recorder, self.warm_start),
                 pool_size=self.config.resolved_pool_size,
                 look_ahead=not isinstance(worker, WorkerAdapter),
-                compile_timeout=CompileTimeout.of(searcher),
+                compile_timeout=self._compile_timeout(searcher),
                 remeasurer=self._remeasurer(searcher),
                 stop_requested=lambda: interrupts.requested,
-                max_resends=worker.max_resends if isinstance(worker, TakesOptions) else None,
+                max_resends=worker.max_resends if isinstance(worker, (TakesOptions, KernelWorker)) else None,
+                prepare=lambda: self._prepare(searcher, stack),
                 task_context=None if followed is None else recorder.task_context,
                 check=recorder.check,
             )
@@ -164,6 +172,13 @@ class Session:
             if reason == "stopped":
                 self._say(f"stopped; go on with: ciq resume {folder}")
             return result
+
+    def _prepare(self, searcher: SpaceSearcher, stack: ExitStack) -> None:
+        """Load what the searcher needs while the first candidates run, and have it keep to one thread."""
+        from threadpoolctl import threadpool_limits
+
+        searcher.prepare()
+        stack.enter_context(threadpool_limits(1))  # the limit set before is of libraries loaded before
 
     def _search(self, engine: Engine, recorder: Recorder, begin: Callable[[], None]) -> None:
         """The search itself; whatever happens, everything that is recorded gets its end."""
@@ -271,60 +286,14 @@ class Session:
         """The run's folder; one that is made here is removed with `stack` if the start fails."""
         if self.resume_folder is None:
             before = self.search.run_id
-            folder = self._made_folder()
-            stack.push(lambda kind, error, trace: self._unmake(folder, before, error))
+            folder = new_folder(self.search)
+            stack.push(lambda kind, error, trace: remove_unused(self.search, folder, before, error))
         else:
             folder = self.resume_folder
             if folder.name.isascii() and folder.name.isdigit():
                 self.search.run_id = int(folder.name)
         self.folder = folder
         return folder
-
-    def _unmake(self, folder: Path, run_id: int | None, error: BaseException | None) -> None:
-        """After an error, remove a folder in whose journal there is nothing to go on with."""
-        if error is None:
-            return
-        path = folder / journals.FILE_NAME
-        with suppress(OSError):
-            if path.exists():
-                with path.open("rb") as lines:
-                    next(lines, None)  # the header
-                    if any(b'"t":"ask"' in line for line in lines):
-                        return
-                path.unlink()
-            folder.rmdir()
-            self.search.run_id = run_id
-
-    def _made_folder(self) -> Path:
-        search = self.search
-        runs = settings.runs_dir()
-        try:
-            runs.mkdir(parents=True, exist_ok=True)
-            # one that an earlier start has assigned is no wish of the user's
-            if search.run_id not in (None, search._assigned_run_id):
-                folder = runs / str(search.run_id)
-                folder.mkdir()
-                return folder
-            names = [entry.name for entry in runs.iterdir()]
-            taken = [int(name) for name in names if name.isascii() and name.isdigit()]
-            number = max(taken, default=0) + 1
-            while True:
-                try:
-                    (runs / str(number)).mkdir()
-                    break
-                except FileExistsError:
-                    number += 1
-        except FileExistsError as error:
-            raise ConfigurationError(
-                f"`run_id` is {search.run_id}, which exists in {runs}; leave it out, or go on with "
-                f"`Search.resume({str(runs / str(search.run_id))!r})`"
-            ) from error
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot make a folder for the run in {runs} (CIQ_RUNS_DIR): {error.strerror}"
-            ) from error
-        search.run_id = search._assigned_run_id = number
-        return runs / str(number)
 
     def _journal(self, folder: Path) -> Journal:
         if self.resume_folder is None:
@@ -381,12 +350,30 @@ class Session:
 
     def _hold(self, stack: ExitStack) -> None:
         """Check the options of the worker, and keep over a race what is expensive to start, with `stack`."""
+        kernel = self.search.objective_function
+        if isinstance(kernel, Kernel):
+            from ciq_ray.kernels.stations import Stations
+
+            kind = self.search.worker_type
+            stations = Stations(kernel, kind, self.num_workers, self.task_timeout, self.worker_kwargs)
+            self._stations = stack.enter_context(stations)
+            return
         worker_class = self._worker_class()
         if issubclass(worker_class, TakesOptions):
             stack.enter_context(worker_class.hold(self.num_workers, self.worker_kwargs))
 
     def _worker(self, cache: Path, tracker: BaseTracker, *, racing: bool = False) -> StreamingWorker:
         """The worker of the search, or one for a single evaluation at a time for a block of a race."""
+        if self._stations is not None:
+            kernels = self._stations.worker(
+                cache,
+                baseline=baseline_of(self.search) if self._has_baseline() else None,
+                normalize=self.config.normalize,
+                needed=bool(self.search.final_race),
+                racing=racing,
+            )
+            kernels.open(self.search.objective_function)
+            return kernels
         worker_class = self._worker_class()
         worker = worker_class.create(cache, self.config.normalize and not racing, tracker)
         streaming: StreamingWorker
@@ -416,6 +403,15 @@ class Session:
             streaming.close()
             raise
         return streaming
+
+    def _has_baseline(self) -> bool:
+        return bool(self.search.initial_configs) or self.search.space.default_row is not None
+
+    def _compile_timeout(self, searcher: SpaceSearcher) -> CompileTimeout | None:
+        found = CompileTimeout.of(searcher)
+        if found is None and self._stations is not None:
+            return CompileTimeout(*_KERNEL_COMPILE_LIMIT)
+        return found
 
     def _budget(self, searcher: SpaceSearcher) -> Budget:
         search, config = self.search, self.config

@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.browser", "tests.ray_cluster"]
+pytest_plugins = ["tests.browser", "tests.fake_nvml", "tests.ray_cluster"]

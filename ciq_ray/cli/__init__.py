@@ -19,7 +19,9 @@ import typer
 
 from ciq_ray._version import __version__
 from ciq_ray.cli.compare import compare, race
+from ciq_ray.cli.dispatch import dispatch
 from ciq_ray.cli.doctor import doctor
+from ciq_ray.cli.gpu import gpu
 from ciq_ray.cli.mlflow_replay import mlflow_replay
 from ciq_ray.cli.replay import replay
 from ciq_ray.cli.report import report
@@ -66,6 +68,7 @@ app.command(short_help="Go on with a search that was interrupted.")(resume)
 app.command(short_help="List the runs.")(runs)
 app.command(short_help="Show a run, or one candidate of it.")(show)
 app.command(short_help="Print the best configuration of a run.")(best)
+app.command(short_help="Choose few configurations for the shapes of a kernel.")(dispatch)
 app.command(short_help="Write a run into one HTML file.")(report)
 app.command(short_help="Evaluate one candidate again, and keep what it prints.")(rerun)
 app.command(short_help="Measure the best of a run against the baseline again, for a verdict.")(race)
@@ -73,6 +76,7 @@ app.command(short_help="Compare two runs, or two columns of numbers.")(compare)
 app.command(short_help="Search a recorded landscape, to see how good a searcher is.")(replay)
 app.command(short_help="Write into MLflow what it could not take while a search ran.")(mlflow_replay)
 app.command(short_help="Say what this machine has for a search.")(doctor)
+app.add_typer(gpu, name="gpu", short_help="Look at GPUs, and undo what was left set on them.")
 
 
 def main() -> None:

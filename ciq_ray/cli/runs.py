@@ -22,7 +22,9 @@ from ciq_ray.cli.common import (
     params_text,
     print_json,
 )
-from ciq_ray.cli.formats import as_environment, as_flags, environment_words
+from ciq_ray.cli.formats import as_environment, as_flags, as_macros, as_triton, environment_words
+from ciq_ray.kernels.figures import COLUMNS, present
+from ciq_ray.kernels.figures import text as figure
 
 if TYPE_CHECKING:
     from ciq_ray.run_view import Entry, RunView
@@ -39,6 +41,7 @@ class Format(StrEnum):
     flags = "flags"
     env = "env"
     command = "command"
+    triton = "triton"
 
 
 def runs(as_json: Json = False) -> None:
@@ -112,9 +115,10 @@ def best(
         Format,
         typer.Option(
             "--format",
-            help="json: the configuration. flags: `--NAME VALUE` words quoted for a shell; the text of an "
-            "options file as it is. env: `NAME=VALUE` lines for a shell. command: the build and the command "
-            "themselves, with their variables.",
+            help="json: the configuration. flags: `--NAME VALUE` words quoted for a shell, of a CUDA kernel "
+            "`-DNAME=VALUE`; the text of an options file as it is. env: `NAME=VALUE` lines for a shell. "
+            "command: the build and the command themselves, with their variables. triton: a `triton.Config` "
+            "to paste, of a Triton kernel.",
         ),
     ] = Format.json,
     candidate: Annotated[
@@ -184,9 +188,15 @@ def _formatted(view: RunView, config: Any, form: Format) -> str:
 
         return json.dumps(config)
     if form is Format.flags:
-        return as_flags(config)
+        return as_macros(config) if view.objective.get("class") == "CudaKernel" else as_flags(config)
     if form is Format.env:
         return as_environment(config)
+    if form is Format.triton:
+        if view.objective.get("kind") != "kernel":
+            raise ConfigurationError(
+                "the objective of this run is no kernel (`ciq_ray.kernels`); use --format json, flags or env"
+            )
+        return as_triton(config)
     words, variables = _filled_in(view, config)
     if not words:
         raise ConfigurationError(
@@ -223,12 +233,17 @@ def _show_run(view: RunView) -> None:
     row("time", duration(run_s) + (f", {duration(compile_s)} of it builds" if compile_s else ""))
     if view.verdict is not None:
         row("verdict", str(view.verdict["verdict"]["words"]))
+        row("library", str((view.verdict.get("library") or {}).get("words", "")))
     console().print(table)
     leaders = view.best()
     if leaders:
-        front = _table("best", *view.score_names, "configuration")
-        for entry in leaders[:_FRONT_ROWS]:
+        shown = leaders[:_FRONT_ROWS]
+        figures = present(entry.outcomes[-1].metrics for entry in shown)
+        titles = [COLUMNS[name][0] for name in figures]
+        front = _table("best", *view.score_names, *titles, "configuration")
+        for entry in shown:
             values = [f"{value:.6g}" for value in view.shown(entry.values)]
+            values += [figure(entry.outcomes[-1].metrics, name) for name in figures]
             front.add_row(entry.id, *values, escaped(params_text(entry.config, one_line=True)))
         console().print(front)
         if len(leaders) > _FRONT_ROWS:
@@ -261,6 +276,8 @@ def _show_entry(
             table.add_row("build", duration(outcome.compile_s))
         if outcome.run_s is not None:
             table.add_row("took", duration(outcome.run_s))
+        for name in present([outcome.metrics]):
+            table.add_row(COLUMNS[name][0], figure(outcome.metrics, name))
     if len(entry.outcomes) > 1:
         table.add_row("measured", f"{len(entry.outcomes)} times")
     if entry.generation is not None:

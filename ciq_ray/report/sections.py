@@ -17,6 +17,7 @@ from ciq_ray.report.devices import device_section
 from ciq_ray.report.figures import convergence_figure, importance_bars, pareto_figure
 from ciq_ray.report.html import Section, element, figure_element
 from ciq_ray.report.importance import Importance
+from ciq_ray.report.kernel import kernel_section
 from ciq_ray.report.panels import MOST_AXES, parallel_figure, race_figure
 from ciq_ray.report.table import table_html
 from searchers.outcome import OK
@@ -62,6 +63,7 @@ def sections(data: ReportData) -> list[Section]:
     found: list[Section | None] = [
         _verdict(data),
         _best(data),
+        kernel_section(data),
         _convergence(data),
         _pareto(data),
         matter,

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ciq_ray.kernels.figures import COLUMNS, present
+from ciq_ray.kernels.figures import number as number_of
 from ciq_ray.parameter_values import Parameter, text_of
 from ciq_ray.report.data import ReportData
 from ciq_ray.report.html import data_script
@@ -48,6 +50,8 @@ def _content(data: ReportData, parameters: Sequence[Parameter]) -> dict[str, Any
             add(f"{name} / baseline", values, number=True, best=data.modes[j])
     if any(row.run_s is not None for row in rows):
         add("seconds", [_finite(row.run_s) for row in rows], number=True)
+    for name in present(row.metrics for row in rows):
+        add(COLUMNS[name][0], [number_of(row.metrics, name) for row in rows], number=True)
     if len({row.device for row in rows}) > 1:
         add("where", [row.device for row in rows])
     for place, parameter in enumerate(parameters):

@@ -148,6 +148,8 @@ def _serve(channel: Channel, function: Callable[[Any], Any], setup: Setup) -> No
             result = judge(function(pickle.loads(config)), setup["num_objectives"])
         except BaseException as error:
             channel.leave_if_copy()
+            if getattr(error, "ends_process", False):  # who owns a device was asked to end
+                raise
             result = failure(error, setup["failures"])
         channel.leave_if_copy()
         run_s = time.perf_counter() - started

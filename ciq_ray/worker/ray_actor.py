@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,8 @@ class Setup:
         folder: The driver's working folder; used where it exists, ``None``: Ray's own is.
         argv: The driver's arguments.
         sees_gpus: Whether evaluations have been given any.
+        hold: A function without arguments, pickled: a context manager that the actor is in while it
+            evaluates, such as the hold on a device's lock and clocks; ``None``: there is none.
     """
 
     function: bytes
@@ -53,6 +56,7 @@ class Setup:
     folder: str | None
     argv: list[str]
     sees_gpus: bool
+    hold: bytes | None = None
 
 
 class Reply(NamedTuple):
@@ -190,7 +194,7 @@ class EvaluationActor:
 
     def _work(self) -> None:
         try:
-            with contextlib.closing(self._pool()) as pool:
+            with self._hold(), contextlib.closing(self._pool()) as pool:
                 while (task := self._next(pool)) is not None:
                     started = time.monotonic()
                     pool.submit(task)
@@ -205,6 +209,10 @@ class EvaluationActor:
                 self._desk.error = isinstance(error, BaselineError), f"{self._name}: {text}"
                 self._desk.running = False
                 self._changed.notify_all()
+
+    def _hold(self) -> contextlib.AbstractContextManager[Any]:
+        hold = self._setup.hold
+        return contextlib.nullcontext() if hold is None else pickle.loads(hold)()
 
     def _pool(self) -> _SlotPool:
         setup = self._setup

@@ -20,6 +20,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs and caches of a test go into its own folder; the folder of the runs."""
     monkeypatch.setenv("CIQ_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("CIQ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CIQ_GPU_STATE_DIR", str(tmp_path / "gpus"))
     for name in (
         "CIQ_AUTOTUNER_INITIAL_POPULATION",
         "CIQ_KEEP_CACHE",

@@ -1,0 +1,250 @@
+"""The examples on GPUs: what they do without one, and that their kernels really compile."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ciq_ray import ObjectiveFailure, SearchResult
+from ciq_ray.kernels.protocol import Target
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+H100 = Target(90, "NVIDIA H100 80GB HBM3", 227 << 10, 1024, 65536)
+RECORDED = {
+    "triton_matmul": "matmul_4096",
+    "triton_attention": "attention_causal",
+    "cuda_convolution": "conv_17",
+}
+BEST = {
+    "triton_matmul": {
+        "BLOCK_M": 128,
+        "BLOCK_N": 256,
+        "BLOCK_K": 64,
+        "GROUP_M": 8,
+        "num_warps": 8,
+        "num_stages": 4,
+    },
+    "triton_attention": {
+        "BLOCK_M": 64,
+        "BLOCK_N": 64,
+        "num_warps": 4,
+        "num_stages": 3,
+        "PRE_SCALE": 0,
+        "FUSE_MASK": 0,
+    },
+    "cuda_convolution": {
+        "BX": 32,
+        "BY": 8,
+        "TX": 4,
+        "TY": 8,
+        "SHMEM": 1,
+        "PAD": 0,
+        "UNROLL": 1,
+        "MAXREG": 64,
+    },
+}
+
+
+def kernel_of(name: str) -> Any:
+    if name.startswith("triton"):
+        pytest.importorskip("triton")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.KERNEL
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What an example prints on a machine without a GPU."""
+    environment = {**os.environ, "CIQ_RUNS_DIR": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def status_of(kernel: Any, config: dict[str, Any]) -> str:
+    """How compiling ends, with a look at what it needs."""
+    try:
+        needs = kernel.compile(config, H100).resources
+    except ObjectiveFailure as failure:
+        return failure.status
+    return (
+        "ok"
+        if needs.shared <= 227 << 10 and needs.registers * needs.threads <= 65536
+        else "resource_exceeded"
+    )
+
+
+def landscape_rows(name: str) -> list[dict[str, str]]:
+    path = ROOT / "benchmarks" / "landscapes" / f"{RECORDED[name]}.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_without_a_gpu_the_recorded_times_are_searched(name: str, tmp_path: Path) -> None:
+    if name.startswith("triton"):
+        pytest.importorskip("triton")
+    output = run(name, tmp_path, "--max-evaluations", "48", "--seed", "1", "--output", "out")
+    assert "No GPU can be used" in output
+    rows = landscape_rows(name)
+    assert f"The {len(rows)} recorded times of an H100 are searched instead" in output
+    assert f"48 of {len(rows)} configurations looked at" in output
+    times = {float(row["time_ms"]) for row in rows if row["status"] == "ok"}
+    shown = re.search(r"^ +best +([\d.]+) ", output, re.MULTILINE)
+    assert shown is not None
+    assert any(f"{time:.4f}" == shown[1] for time in times)
+    result = SearchResult.from_csv(tmp_path / "out" / "results.csv", "min")
+    assert f"{result.get_best_result()['score']:.4f}" == shown[1]
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_the_space_is_what_was_recorded(name: str) -> None:
+    kernel = kernel_of(name)
+    space = kernel.space
+    rows = landscape_rows(name)
+    names = list(space.default_config())
+    recorded = {tuple(int(row[parameter]) for parameter in names) for row in rows}
+    assert space.size == len(rows) == len(recorded)
+    for config in recorded:
+        space.encode(dict(zip(names, config, strict=True)))  # raises if it breaks a constraint
+    assert tuple(space.default_config().values()) in recorded
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_the_best_and_the_default_compile_without_a_gpu(name: str) -> None:
+    kernel = kernel_of(name)
+    for config in (BEST[name], kernel.space.default_config()):
+        artefact = kernel.compile(config, H100)
+        assert artefact.binary.startswith(b"\x7fELF")
+        assert artefact.resources.registers is not None
+        assert artefact.resources.registers * artefact.resources.threads <= 65536
+        assert artefact.resources.shared <= 227 << 10
+
+
+def test_what_did_not_fit_then_does_not_fit_now() -> None:
+    """Shared memory of those that failed to launch when the space was measured."""
+    kernel = kernel_of("triton_matmul")
+    config = {**BEST["triton_matmul"], "BLOCK_K": 128, "num_stages": 3}
+    assert next(
+        row["status"]
+        for row in landscape_rows("triton_matmul")
+        if all(int(row[name]) == value for name, value in config.items())
+    ) == ("run_error")
+    assert status_of(kernel, config) == "resource_exceeded"
+
+
+def test_option_sets_of_ptxas_without_a_gpu(tmp_path: Path) -> None:
+    output = run("ptx_spill_runtime", tmp_path)
+    assert "No GPU can be used" in output
+    assert "16 option sets are assembled instead" in output
+    assert re.search(r"^ +64 +\d{3} B  \(none\)$", output, re.MULTILINE)
+    assert len(re.findall(r"^ +\d+ +\d+ B  --", output, re.MULTILINE)) >= 8
+
+
+def test_workers_that_compile_do_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    code = (
+        f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import triton_matmul, triton_attention; "
+        "import cuda_convolution, ptx_spill_runtime; print('torch' in sys.modules)"
+    )
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch is imported')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert process.stdout.strip() == "False", process.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_a_sample_of_the_space_compiles_as_it_did(name: str) -> None:
+    kernel = kernel_of(name)
+    rows = landscape_rows(name)
+    names = list(kernel.space.default_config())
+    for place in np.random.default_rng(0).choice(len(rows), 40, replace=False):
+        row = rows[place]
+        config = {parameter: int(row[parameter]) for parameter in names}
+        expected = {
+            "ok": ("ok",),
+            "compile_error": ("compile_error", "resource_exceeded"),
+            "run_error": ("resource_exceeded", "ok"),  # whoever failed for another reason
+        }
+        assert status_of(kernel, config) in expected[row["status"]], config
+
+
+class TestDocumentation:
+    """The page on kernels: what it shows can be run, as far as that needs no GPU."""
+
+    PAGE = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+    @pytest.mark.parametrize("kind", ["TritonKernel", "CudaKernel", "PtxKernel", "CommandKernel"])
+    def test_each_kind_is_shown_and_compiles(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if kind == "TritonKernel":
+            pytest.importorskip("triton")
+        (code,) = [block for block in self.BLOCKS if f"KERNEL = {kind}(" in block]
+        (tmp_path / "shown.py").write_text(code, encoding="utf-8")
+        # where its paths begin; a build is copied with all of its directory
+        monkeypatch.chdir(tmp_path if kind == "CommandKernel" else ROOT)
+        spec = importlib.util.spec_from_file_location(f"shown_{kind}", tmp_path / "shown.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        kernel = module.KERNEL
+        assert type(kernel).__name__ == kind
+        if kind == "CommandKernel":
+            return  # there is no bench.cu
+        if kind == "PtxKernel":  # any ptxas since 12.0 takes it
+            kernel.source = kernel.source.replace(".version 9.3", ".version 8.0")
+        config = [*kernel.initial_configs, kernel.space.default_config()][0]
+        if config == {}:
+            config = kernel.space.decode(kernel.space.sample(1, np.random.default_rng(0))[0])
+        artefact = kernel.compile(config, H100)
+        assert artefact.resources.registers
+        assert kernel.space.size is None or kernel.space.size > 1
+
+    def test_every_status_is_explained(self) -> None:
+        from searchers.outcome import OK, STATUSES
+
+        explained = re.findall(r"^\| `(\w+)` \|", self.PAGE, re.MULTILINE)
+        assert set(STATUSES) - {OK} <= set(explained)
+
+    def test_every_option_of_start_is_named(self) -> None:
+        from ciq_ray.kernels.options import OPTIONS
+
+        named = set(re.findall(r"`(\w+)`", self.PAGE)) | set(re.findall(r"`(\w+)=", self.PAGE))
+        assert set(OPTIONS) - {
+            "mem_clock_mhz",
+            "power_watts",
+            "wait_for_device_s",
+            "max_resends",
+            "start_timeout",
+        } <= (named)
+
+    def test_every_column_is_explained(self) -> None:
+        from ciq_ray.kernels.figures import COLUMNS
+
+        assert all(f"`{name}`" in self.PAGE for name in COLUMNS)
