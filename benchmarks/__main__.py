@@ -21,6 +21,7 @@ NAMES = (
     "startup",
     "scale",
     "race",
+    "compile_farm",
     "quality",
 )
 

@@ -10,6 +10,7 @@ that; and the winner against the recorded optimum in a race of their own, in one
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def against_the_optimum(
         return {"ratio": 1.0, "words": "it is the recorded optimum"}
     from ciq_ray.race import Plan
 
+    kernel = copy.copy(kernel)
+    kernel.has_library = False  # it is asked who of these two is faster, and nothing else
     _, result, _, _ = search(
         kernel,
         arguments,

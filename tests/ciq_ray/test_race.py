@@ -146,6 +146,7 @@ def search(tmp_path: Path, **options: Any) -> Search:
     )
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_a_race(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,7 +125,8 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
 def test_nodes_actors_and_processes_die_and_nothing_is_lost_or_counted_twice(
     ray_head: Any, records: Any, wait_for: Any, seed: int
 ) -> None:

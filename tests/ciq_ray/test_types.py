@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ciq_ray.types as types
@@ -382,6 +382,7 @@ class TestSearchConfiguration:
         with pytest.raises(ConfigurationError, match="`dna_config` is not a field"):
             SearchConfiguration(generations=1, dna_config="a")  # type: ignore[call-arg]
 
+    @settings(suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.dictionaries(
             st.sampled_from([*SearchConfiguration.model_fields, "typo"]),

@@ -220,6 +220,7 @@ def test_custom_tracker(tmp_path: Path) -> None:
     assert "log.jsonl has 32 lines, 24 of them evaluations" in output
 
 
+@pytest.mark.slow
 def test_tune_run(tmp_path: Path) -> None:
     output = run(
         "tune_run", tmp_path, "--trials", 12, "--searcher", "genetic", "--folder", tmp_path / "results"

@@ -131,6 +131,7 @@ def test_a_kernel_times_itself(example: ModuleType, kernel: str, tmp_path: Path)
     assert run_tool([program], timeout=30, check=False).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_short_run_ends_with_verdicts_and_a_file(example: ModuleType, tmp_path: Path) -> None:
     done = start(tmp_path, "--quick", "--seed", "3", "--output", "best.options")
     assert done.returncode == 0, done.stdout + done.stderr

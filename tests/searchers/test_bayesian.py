@@ -309,7 +309,7 @@ def test_a_restored_one_goes_on_with_noise_too(name: str, objectives: int) -> No
         ("bayesian", "ordered", [1.0, 1.0], 1000),
         pytest.param("auto", "nested", [1.0, 1.0], 1000, marks=pytest.mark.slow),
         pytest.param("auto", "huge", [1.0, 0.001], 1000, marks=pytest.mark.slow),
-        ("auto", "mixed", [1.0, 1.0], 40),
+        pytest.param("auto", "mixed", [1.0, 1.0], 40, marks=pytest.mark.slow),
     ],
     ids=["model", "nested", "cheap from the fortieth on", "late from the fortieth on"],
 )

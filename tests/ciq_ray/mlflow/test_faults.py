@@ -500,7 +500,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["search", pytest.param("race", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["search", "race"])
 def test_ctrl_c_while_the_rest_is_written_costs_nothing(
     database: Any, scripts: Any, runs: Path, tmp_path: Path, wait_for: Callable[..., None], how: str
 ) -> None:

@@ -76,7 +76,7 @@ def check(database: Any, folder: Path) -> dict[str, Any]:
     ("worker", "live"),
     [
         (WorkerTypes.NATIVE, True),
-        (WorkerTypes.ASYNC, False),
+        pytest.param(WorkerTypes.ASYNC, False, marks=SLOW),
         pytest.param(WorkerTypes.NATIVE, False, marks=SLOW),
         pytest.param(WorkerTypes.ASYNC, True, marks=SLOW),
     ],
