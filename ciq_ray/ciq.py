@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ciq_ray.results import SearchResult
 
 __all__ = ["Search"]
+
+logger = logging.getLogger(__name__)
 
 Params = dict[str, Any] | str | list[dict[str, Any] | str]
 
@@ -157,6 +160,12 @@ class Search(Model):
             return data
         configs = data.get("initial_configs") or list(kernel.initial_configs) or None
         has_baseline = configs is not None or kernel.space.default is not None
+        if not has_baseline and kernel.num_objectives == 1 and data.get("final_race") is None:
+            logger.warning(
+                "%s has nothing to be compared with, so there is no final race: give its space a `default`, "
+                "or `initial_configs`; final_race=False says that none is wanted",
+                type(kernel).__name__,
+            )
         own = {
             "search_space": kernel.space,
             "initial_configs": configs,
@@ -198,6 +207,19 @@ class Search(Model):
     def _race_has_one_winner(self) -> Self:
         if self.final_race and self.search_config.num_objectives > 1:
             raise ValueError("`final_race` needs one objective: with several there is no single winner")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_kernel(self) -> Self:
+        kernel = self.objective_function
+        if isinstance(kernel, Kernel):
+            for name in ("num_objectives", "problem_type"):
+                wanted, given = getattr(kernel, name), getattr(self.search_config, name)
+                if given != wanted:
+                    raise ValueError(
+                        f"`search_config` has `{name}` {str(given)!r}, and {type(kernel).__name__} has "
+                        f"{wanted!r}; give SearchConfiguration({name}={wanted!r})"
+                    )
         return self
 
     def model_post_init(self, context: Any, /) -> None:

@@ -264,7 +264,7 @@ class Race:
             blocks[BASELINE],
             blocks[AGAIN],
             mode=self.mode,
-            names=(f"candidate {winner.id}", name),
+            names=(winner.id if winner.id.startswith("the ") else f"candidate {winner.id}", name),
         )
         control = compare_blocks(
             blocks[AGAIN], blocks[BASELINE], mode=self.mode, names=(f"{name} once more", name)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ciq_ray.errors import BaselineError, ConfigurationError
+from ciq_ray.errors import CiqError, ConfigurationError
 from ciq_ray.journal import Journal, read_records
 from ciq_ray.kernels.protocol import LIBRARY, Kernel
 from ciq_ray.race import BASELINE, Entrant, Plan, Race, RaceResult
@@ -25,6 +25,8 @@ __all__ = ["BlockRunner", "RaceStopped", "baseline_of", "race_results", "race_ru
 
 _POLL_S = 0.2
 _MOST_TRIES = 4
+_CANDIDATES = 8
+"""So many times the number of finalists are looked at, since some may have the same binary."""
 
 
 class RaceStopped(Exception):
@@ -111,8 +113,7 @@ def race_results(
     if search.search_config.num_objectives != 1:
         raise ConfigurationError("`final_race` needs one objective: with several there is no single winner")
     baseline = Entrant(BASELINE, baseline_of(search))
-    finalists = [Entrant(str(row["param_id"]), row["params"]) for row in result.top(plan.finalists + 1)]
-    finalists = [entrant for entrant in finalists if entrant.config != baseline.config][: plan.finalists]
+    finalists = _finalists(search, result, journal.path.parent, plan.finalists)
     begin = {
         "finalists": [entrant.id for entrant in finalists],
         "baseline": baseline.config,
@@ -165,6 +166,28 @@ def race_results(
     return raced
 
 
+def _finalists(search: Search, result: SearchResult, folder: Path, count: int) -> list[Entrant]:
+    """The best that differ from the baseline and, as far as is known, from each other: not in name only."""
+    baseline = baseline_of(search)
+    rows = result.top(count + 1)
+    binaries: dict[str, str] = {}
+    taken: set[str] = set()
+    if isinstance(search.objective_function, Kernel):
+        rows = result.top(_CANDIDATES * count)
+        for record in read_records(folder):
+            if record.get("t") == "outcome":
+                binaries[record["id"]] = record["outcome"].get("metrics", {}).get("digest", "")
+        taken = {binaries.get(str(row["param_id"]), "") for row in rows if row["params"] == baseline}
+    finalists: list[Entrant] = []
+    for row in rows:
+        entrant = Entrant(str(row["param_id"]), row["params"])
+        binary = binaries.get(entrant.id, "")
+        if entrant.config != baseline and (not binary or binary not in taken):
+            taken.add(binary)
+            finalists.append(entrant)
+    return finalists[:count]
+
+
 def _against_library(
     search: Search,
     raced: RaceResult,
@@ -179,17 +202,20 @@ def _against_library(
     if not isinstance(kernel, Kernel) or not kernel.has_library:
         return raced
     try:
+        won = raced.chosen == raced.winner
         judged = Race(
-            [raced.chosen],
+            # the id of the baseline is that of the library here
+            [raced.chosen if won else replace(raced.chosen, id="the baseline")],
             Entrant(LIBRARY, LIBRARY),
             runner,
+            mode=search.search_config.problem_type.value,
             plan=plan,
             record=lambda record: journal.write([record]),
             progress=say,
             earlier=earlier,
             rival="library",
         ).run()
-    except BaselineError as error:  # what was found is none the worse for it
+    except CiqError as error:  # what was found is none the worse for it
         say(f"there is no comparison with the library: {error}")
         return raced
     return replace(raced, library=judged.verdict, calls=raced.calls + judged.calls)

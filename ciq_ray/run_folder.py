@@ -1,7 +1,8 @@
-"""The folder of a run: made when it begins, removed if nothing came of it."""
+"""The folders of a run: made when it begins, removed if nothing came of it, emptied at its end."""
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ciq_ray.errors import ConfigurationError
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
 
-__all__ = ["new_folder", "remove_unused"]
+__all__ = ["keep_logs", "new_folder", "remove_unused"]
 
 
 def new_folder(search: Search) -> Path:
@@ -73,3 +74,13 @@ def remove_unused(search: Search, folder: Path, run_id: int | None, error: BaseE
             path.unlink()
         folder.rmdir()
         search.run_id = run_id
+
+
+def keep_logs(cache: Path) -> None:
+    """Remove what else there is in the folder for what a run needs meanwhile."""
+    for entry in cache.iterdir():
+        if entry.is_dir():
+            if entry.name != "logs":
+                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()

@@ -237,6 +237,7 @@ class RunView:
             "mode": self.mode,
             "best": [self.entry_dict(entry) for entry in self.best()],
             "verdict": None if self.verdict is None else self.verdict.get("verdict"),
+            "library": None if self.verdict is None else self.verdict.get("library"),
             "chosen": None if self.verdict is None else self.verdict.get("config"),
         }
 

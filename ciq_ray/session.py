@@ -33,7 +33,7 @@ from ciq_ray.recorder import Recorder
 from ciq_ray.remeasure import Remeasurer
 from ciq_ray.results import SearchResult
 from ciq_ray.resuming import recorded_worker_options
-from ciq_ray.run_folder import new_folder, remove_unused
+from ciq_ray.run_folder import keep_logs, new_folder, remove_unused
 from ciq_ray.run_header import run_header
 from ciq_ray.searching import effective_options, make_searcher
 from ciq_ray.tracker import DisabledTracker, logging_exception, make_tracker
@@ -108,6 +108,7 @@ class Session:
             interrupts = stack.enter_context(Interrupts())
             stack.push(self._say_how_to_go_on)
             self._hold(stack)
+            self._compare_devices(stack)
             tracker = self._tracker()
             _whatever_happens(stack, lambda: self._clean_up(tracker, recorder))
             folder = self._folder(stack)
@@ -339,9 +340,7 @@ class Session:
         if settings.keep_cache():
             self._say(f"cache files kept: {cache}")
             return
-        for entry in cache.iterdir():
-            if entry.name != "logs":
-                entry.unlink()
+        keep_logs(cache)
         self._say(f"logs of the workers kept: {cache / 'logs'}")
 
     def _worker_class(self) -> type[Worker]:
@@ -362,12 +361,27 @@ class Session:
         if issubclass(worker_class, TakesOptions):
             stack.enter_context(worker_class.hold(self.num_workers, self.worker_kwargs))
 
+    def _compare_devices(self, stack: ExitStack) -> None:
+        """Have scores of several devices be normalised, with `stack`."""
+        if self._stations is None:
+            return
+        from ciq_ray.kernels.of_search import must_normalize
+
+        if must_normalize(self.search, self._stations, resumed=self.resume_folder is not None):
+            self._say("several devices: scores are ratios to the baseline's time on each (`normalize`)")
+            stack.callback(setattr, self.search, "search_config", self.config)
+            self.config = self.config.model_copy(update={"normalize": True})
+            self.search.search_config = self.config
+
     def _worker(self, cache: Path, tracker: BaseTracker, *, racing: bool = False) -> StreamingWorker:
         """The worker of the search, or one for a single evaluation at a time for a block of a race."""
         if self._stations is not None:
+            from ciq_ray.kernels.of_search import has_baseline
+
+            known = has_baseline(self.search)
             kernels = self._stations.worker(
                 cache,
-                baseline=baseline_of(self.search) if self._has_baseline() else None,
+                baseline=baseline_of(self.search) if known or self.config.normalize else None,
                 normalize=self.config.normalize,
                 needed=bool(self.search.final_race),
                 racing=racing,
@@ -403,9 +417,6 @@ class Session:
             streaming.close()
             raise
         return streaming
-
-    def _has_baseline(self) -> bool:
-        return bool(self.search.initial_configs) or self.search.space.default_row is not None
 
     def _compile_timeout(self, searcher: SpaceSearcher) -> CompileTimeout | None:
         found = CompileTimeout.of(searcher)

@@ -97,7 +97,10 @@ def replay(file: str, kernel: Any, arguments: argparse.Namespace) -> int:
 
 
 def say_what_came_out(kernel: Any, result: Any, arguments: argparse.Namespace, library: str) -> int:
-    """Time the default, the choice and the library once more, one after another, and print a table."""
+    """Time the default, the choice and the library once more, one after another, and print a table.
+
+    Its last column is what the race said, where they took turns: the number to rely on.
+    """
     from ciq_ray.kernels import LIBRARY, time_kernel
 
     if arguments.output is not None:
@@ -113,19 +116,28 @@ def say_what_came_out(kernel: Any, result: Any, arguments: argparse.Namespace, l
         if result.race.library is not None:
             print(result.race.library.words)
     rows = [("default", baseline), ("chosen", chosen), (library, LIBRARY)]
+    raced = _speed_ups(result.race)
     outcomes = [time_kernel(kernel, config, device=device) for _, config in rows]
     width = max(len(name) for name, _ in rows)
-    print(f"\n{'':>{width}}  {'ms':>8}  {'TFLOP/s':>8}  {'GB/s':>8}  {'% of peak':>9}  {'speed-up':>8}")
-    for (name, _), outcome in zip(rows, outcomes, strict=True):
+    titles = ("ms", "TFLOP/s", "GB/s", "% of peak", "speed-up", "raced")
+    print(f"\n{'':>{width}}" + "".join(f"  {title:>9}" for title in titles))
+    for (name, _), outcome, race in zip(rows, outcomes, raced, strict=True):
         if not outcome.ok:
             print(f"{name:>{width}}  {outcome.status}: {outcome.message}")
             continue
-        figures = [outcome.metrics.get(key) for key in ("tflops", "gbs", "peak_percent")]
-        shown = [
-            f"{'-' if value is None else format(value, '.1f'):>{wide}}"
-            for value, wide in zip(figures, (8, 8, 9), strict=True)
-        ]
-        faster = f"{outcomes[0].values[0] / outcome.values[0]:8.2f}" if outcomes[0].ok else f"{'-':>8}"
-        print(f"{name:>{width}}  {outcome.values[0]:8.4f}  {'  '.join(shown)}  {faster}")
+        faster = outcomes[0].values[0] / outcome.values[0] if outcomes[0].ok else None
+        cells = [(outcome.values[0], ".4f")]
+        cells += [(outcome.metrics.get(key), ".1f") for key in ("tflops", "gbs", "peak_percent")]
+        cells += [(faster, ".2f"), (race, ".2f")]
+        shown = ["-" if value is None else format(value, style) for value, style in cells]
+        print(f"{name:>{width}}" + "".join(f"  {cell:>9}" for cell in shown))
     print(f"\nWhat to use: {chosen!r}")
     return 0
+
+
+def _speed_ups(race: Any) -> list[float | None]:
+    """How many times as fast as the default the default, the choice and the library were in the race."""
+    if race is None:
+        return [None, None, None]
+    chosen = 1 / race.verdict.ratio if race.verdict.kind == "win" else 1.0
+    return [1.0, chosen, None if race.library is None else chosen * race.library.ratio]

@@ -37,21 +37,21 @@ KERNELS = {
 """Example and landscape of each kernel whose space was measured as a whole."""
 
 
-def options(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
+def options(description: str | None, *, kernels: str | None = None) -> argparse.ArgumentParser:
     """A parser with what all of these scripts take.
 
     Args:
         description: The module's docstring.
-        **defaults: Of `kernels`, a comma-separated list, if the script takes that.
+        kernels: The default of ``--kernels``, a comma-separated list, for a script that takes that.
     """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write the JSON file to")
     parser.add_argument("--device", default="0", help="GPU: CUDA's number or a UUID (default: 0)")
     parser.add_argument("--workers", type=int, default=15, help="compile workers (default: 15)")
     parser.add_argument("--lock-clocks", help="base, or MHz (default: left alone)")
-    if "kernels" in defaults:
-        text = defaults["kernels"]
-        parser.add_argument("--kernels", default=text, help=f"some of {', '.join(KERNELS)} (default: {text})")
+    if kernels is not None:
+        names = ", ".join(KERNELS)
+        parser.add_argument("--kernels", default=kernels, help=f"some of {names} (default: {kernels})")
     return parser
 
 

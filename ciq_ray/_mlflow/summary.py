@@ -180,6 +180,7 @@ def files_at_end(result: SearchResult, scores: Scores) -> dict[str, str]:
                 "words": result.race.verdict.words,
                 "verdict": result.race.verdict.to_dict(),
                 "control": result.race.control.to_dict(),
+                "library": None if result.race.library is None else result.race.library.to_dict(),
                 "chosen": result.race.chosen.id,
                 "config": result.race.chosen.config,
             }

@@ -140,6 +140,7 @@ def race(
             {
                 "run": str(folder),
                 "verdict": verdict.to_dict(),
+                "library": None if raced.library is None else raced.library.to_dict(),
                 "winner": raced.winner.id,
                 "chosen": raced.chosen.id,
                 "config": raced.chosen.config,
@@ -152,6 +153,8 @@ def race(
         return
     out = console()
     out.print(f"verdict: {verdict.words}", markup=False, soft_wrap=True)
+    if raced.library is not None:
+        out.print(f"library: {raced.library.words}", markup=False, soft_wrap=True)
     out.print(f"use {raced.chosen.id}: {params_text(raced.chosen.config)}", markup=False, soft_wrap=True)
 
 

@@ -1,19 +1,17 @@
-"""A configuration as flags or as variables for a shell, or as source to paste."""
+"""A configuration as flags or as variables for a shell."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from ciq_ray.commands.templates import flat, text_of
 from ciq_ray.errors import ConfigurationError
 
-__all__ = ["as_environment", "as_flags", "as_macros", "as_triton", "environment_words"]
+__all__ = ["as_environment", "as_flags", "as_macros", "environment_words"]
 
-_TRITON_OPTIONS: Final = ("num_warps", "num_stages", "num_ctas", "maxnreg")
-"""What `triton.Config` takes besides meta-parameters; as `ciq_ray.kernels.triton` splits them."""
 _ODD = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -62,25 +60,6 @@ def as_macros(config: Any) -> str:
         f"-D{name}={int(value) if isinstance(value, bool) else text_of(value)}"
         for name, value in flat(config)
     )
-
-
-def as_triton(config: Any) -> str:
-    """A `triton.Config` for the list of ``@triton.autotune``.
-
-    Raises:
-        ConfigurationError: It is no configuration of a Triton kernel.
-    """
-    flat_one = isinstance(config, Mapping) and not any(
-        isinstance(v, (Mapping, list)) for v in config.values()
-    )
-    if not flat_one:
-        raise ConfigurationError(
-            "only flat configurations can be a triton.Config, and this is none; use --format json or flags"
-        )
-    constants = {name: value for name, value in config.items() if name not in _TRITON_OPTIONS}
-    # absent and None leave the choice to Triton
-    options = [f"{name}={config[name]!r}" for name in _TRITON_OPTIONS if config.get(name) is not None]
-    return f"triton.Config({', '.join([repr(constants), *options])})"
 
 
 def environment_words(variables: Mapping[str, str | None]) -> list[str]:

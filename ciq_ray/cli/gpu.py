@@ -72,14 +72,7 @@ def plan(
 
 @gpu.command(short_help="Undo what processes that are gone have left set.")
 def release(
-    which: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[UUID]...",
-            help="UUIDs of cards; by default all.",
-            show_default=False,
-        ),
-    ] = None,
+    which: Which = None,
     as_json: Json = False,
 ) -> None:
     """Undo what processes that are gone have left set on GPUs: locked clocks, power limits.
@@ -93,7 +86,8 @@ def release(
     done: list[str] = []
     failed: list[str] = []
     with clean_errors():
-        for uuid in which or [ledger.uuid for ledger in ledgers()]:
+        left = [ledger.uuid for ledger in ledgers()]
+        for uuid in _cards(which, left) if which else left:
             try:
                 done += recover(uuid)
             except CiqError as error:
@@ -107,6 +101,15 @@ def release(
             print(f"error: {line}", file=sys.stderr)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _cards(which: list[str], left: list[str]) -> list[str]:
+    """UUIDs of cards, also of those that something was left set on and that are not visible."""
+    found = []
+    for name in which:
+        known = [uuid for uuid in left if uuid.lower().startswith(name.lower())]
+        found += known or [device.parent for device in _devices([name])]
+    return list(dict.fromkeys(found))
 
 
 def _devices(which: list[str] | None) -> list[Device]:

@@ -7,26 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ciq_ray.errors import BaselineError, ConfigurationError, UnsupportedError
 from ciq_ray.kernels.compile_stage import CompileStage
 from ciq_ray.kernels.jobs import Job
-from ciq_ray.kernels.options import KernelOptions, read_options
+from ciq_ray.kernels.options import OPTIONS, KernelOptions, read_options
 from ciq_ray.kernels.protocol import Artefact
+from ciq_ray.kernels.single import calls
 from ciq_ray.kernels.stations import target_of
-from ciq_ray.kernels.timing_stage import TimingStage
+from ciq_ray.kernels.timing_stage import TimingStage, of_owner
 from ciq_ray.racing import baseline_of
-from ciq_ray.worker.protocol import Report, Task
-from ciq_ray.worker.slots import NativePool
-from searchers.outcome import Outcome
+from ciq_ray.types import WorkerTypes
 
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from ciq_ray.gpu.devices import Device
     from ciq_ray.kernels.protocol import Kernel
+    from ciq_ray.worker.protocol import Report
+    from searchers.outcome import Outcome
 
 __all__ = ["KernelRerun", "rerun_kernel"]
 
-_END_GRACE_S: Final = 3.0
-"""Seconds that the owner of a device has to put its clocks back."""
 _H100: Final = 90
 """What is compiled for if neither this machine nor the run has a GPU to say so."""
 
@@ -61,11 +61,10 @@ def rerun_kernel(
 
     Raises:
         UnsupportedError: There is no GPU, and nothing is kept; or there is no compiler.
+        BaselineError: Over several shapes: what the score is relative to fails.
     """
     kernel: Kernel = search.objective_function  # type: ignore[assignment]  # the caller has looked
-    options = read_options(
-        (header.get("worker_options") or {}).get("known") or {}, header.get("task_timeout")
-    )
+    options = _options(search, header)
     device, note = _device(kernel, options, required=kept is None)
     target = target_of(device)
     if kernel.needs_gpu and device is None:
@@ -74,7 +73,7 @@ def rerun_kernel(
     with tempfile.TemporaryDirectory(prefix="ciq-rerun-") as name:
         folder = Path(name)
         stage = CompileStage(kernel, target, folder / "compile", keep=kept is not None)
-        compiled = _called(stage, [config], folder / "logs")[0]
+        (compiled,) = calls(stage, config, log_dir=folder / "logs")
         outcome = compiled.outcome
         if kept is not None:
             _keep(kept, compiled)
@@ -82,10 +81,21 @@ def rerun_kernel(
             control, baseline = b"", None
             if len(kernel.shapes) > 1:  # whose score is a mean of ratios to it
                 baseline = baseline_of(search)
-                control = _called(stage, [baseline], folder / "logs")[0].attached
+                (of_baseline,) = calls(stage, baseline, log_dir=folder / "logs")
+                if not of_baseline.outcome.ok:
+                    raise BaselineError(
+                        f"the score is a ratio to the baseline, {baseline!r}, which cannot be compiled any "
+                        f"more ({of_baseline.outcome.status}): {of_baseline.outcome.message}"
+                    )
+                control = of_baseline.attached
             jobs = [Job("prepare"), Job("candidate", config, compiled.attached, control, baseline)]
             timing = TimingStage(kernel, device, options.timing)
-            timed = _called(timing, jobs, folder / "logs", end_grace_s=_END_GRACE_S)[-1].outcome
+            timed = of_owner(calls(timing, *jobs, log_dir=folder / "logs")[-1].outcome)
+            if "control_failed" in timed.metrics:
+                raise BaselineError(
+                    f"the score is a ratio to the baseline, {baseline!r}, which fails now: "
+                    f"{timed.metrics['control_failed']}"
+                )
             outcome = replace(
                 timed, compile_s=outcome.compile_s, metrics={**outcome.metrics, **timed.metrics}
             )
@@ -93,9 +103,20 @@ def rerun_kernel(
     return KernelRerun(outcome, printed, note)
 
 
+def _options(search: Search, header: dict[str, Any]) -> KernelOptions:
+    """As in the run; what placed it on a cluster is left out."""
+    given = (header.get("worker_options") or {}).get("known") or {}
+    elsewhere = search.worker_type is WorkerTypes.RAY  # where `devices` is how many
+    given = {
+        name: value
+        for name, value in given.items()
+        if name in OPTIONS and not (elsewhere and name == "devices")
+    }
+    return read_options(given, header.get("task_timeout"))
+
+
 def _device(kernel: Kernel, options: KernelOptions, *, required: bool) -> tuple[Device | None, str]:
     """Where to time it; without a GPU why there is none."""
-    from ciq_ray.errors import ConfigurationError, UnsupportedError
     from ciq_ray.gpu.devices import devices
 
     if not kernel.needs_gpu:
@@ -111,24 +132,6 @@ def _device(kernel: Kernel, options: KernelOptions, *, required: bool) -> tuple[
             ) from error
         return None, str(error)
     return found[0], ""
-
-
-def _called(stage: Any, arguments: list[Any], logs: Path, *, end_grace_s: float = 0.0) -> list[Report]:
-    """What a stage says to each of these, in one process of its own; nothing after the first failure."""
-    reports: list[Report] = []
-    pool = NativePool(stage, num_workers=1, log_dir=logs, end_grace_s=end_grace_s)
-    try:
-        for number, argument in enumerate(arguments):
-            pool.submit(Task(str(number), argument))
-            found = pool.poll(1.0)
-            while not found:
-                found = pool.poll(1.0)
-            reports += found
-            if not found[-1].outcome.ok:
-                break
-    finally:
-        pool.close()
-    return reports
 
 
 def _keep(folder: Path, compiled: Report) -> None:

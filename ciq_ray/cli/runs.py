@@ -21,8 +21,9 @@ from ciq_ray.cli.common import (
     numbers,
     params_text,
     print_json,
+    stdout_to_stderr,
 )
-from ciq_ray.cli.formats import as_environment, as_flags, as_macros, as_triton, environment_words
+from ciq_ray.cli.formats import as_environment, as_flags, as_macros, environment_words
 from ciq_ray.kernels.figures import COLUMNS, present
 from ciq_ray.kernels.figures import text as figure
 
@@ -116,9 +117,9 @@ def best(
         typer.Option(
             "--format",
             help="json: the configuration. flags: `--NAME VALUE` words quoted for a shell, of a CUDA kernel "
-            "`-DNAME=VALUE`; the text of an options file as it is. env: `NAME=VALUE` lines for a shell. "
-            "command: the build and the command themselves, with their variables. triton: a `triton.Config` "
-            "to paste, of a Triton kernel.",
+            "its macros and flags, for which its script is imported; the text of an options file as it is. "
+            "env: `NAME=VALUE` lines for a shell. command: the build and the command themselves, with their "
+            "variables. triton: a `triton.Config` to paste, of a Triton kernel.",
         ),
     ] = Format.json,
     candidate: Annotated[
@@ -188,7 +189,7 @@ def _formatted(view: RunView, config: Any, form: Format) -> str:
 
         return json.dumps(config)
     if form is Format.flags:
-        return as_macros(config) if view.objective.get("class") == "CudaKernel" else as_flags(config)
+        return _flags(view, config)
     if form is Format.env:
         return as_environment(config)
     if form is Format.triton:
@@ -196,14 +197,50 @@ def _formatted(view: RunView, config: Any, form: Format) -> str:
             raise ConfigurationError(
                 "the objective of this run is no kernel (`ciq_ray.kernels`); use --format json, flags or env"
             )
+        from ciq_ray.kernels.pasting import as_triton
+
         return as_triton(config)
-    words, variables = _filled_in(view, config)
+    if view.objective.get("class") == "CommandKernel":
+        command = _kernel_of(view).objective
+        words, variables = command.argv(config), command.variables(config)
+    else:
+        words, variables = _filled_in(view, config)
     if not words:
+        what = view.objective.get("class", "Python function")
         raise ConfigurationError(
-            "the objective of this run is a Python function, not a command; use --format json, flags or env"
+            f"the objective of this run is a {what}, not a command; use --format json, flags or env"
         )
     prefix = environment_words(variables)
     return "\n".join(shlex.join([*prefix, *line]) for line in words.values())
+
+
+def _flags(view: RunView, config: Any) -> str:
+    """What a compiler is given; a kernel is asked, whose flags may be computed."""
+    from ciq_ray.errors import ConfigurationError, JournalError
+
+    if view.objective.get("kind") != "kernel" or isinstance(config, str):
+        return as_flags(config)
+    try:
+        return str(_kernel_of(view).shown(config, "flags"))
+    except ConfigurationError:  # it has no such form
+        return as_flags(config)
+    except JournalError as error:
+        if view.objective.get("class") != "CudaKernel":
+            return as_flags(config)
+        print(f"shown as macros, also what its `flags` make of it: {error}", file=sys.stderr)
+        return as_macros(config)
+
+
+def _kernel_of(view: RunView) -> Any:
+    """The run's kernel, by importing its script.
+
+    Raises:
+        JournalError: It cannot be had, or has changed.
+    """
+    from ciq_ray.origin import load
+
+    with stdout_to_stderr(True):
+        return load(view.objective)
 
 
 def _show_run(view: RunView) -> None:
@@ -240,12 +277,19 @@ def _show_run(view: RunView) -> None:
         shown = leaders[:_FRONT_ROWS]
         figures = present(entry.outcomes[-1].metrics for entry in shown)
         titles = [COLUMNS[name][0] for name in figures]
-        front = _table("best", *view.score_names, *titles, "configuration")
-        for entry in shown:
+        configs = [escaped(params_text(entry.config, one_line=True)) for entry in shown]
+        beside = not figures  # with all of a kernel's figures there is no room for them
+        front = _table("best", *view.score_names, *titles, *(["configuration"] if beside else []))
+        for entry, config in zip(shown, configs, strict=True):
             values = [f"{value:.6g}" for value in view.shown(entry.values)]
             values += [figure(entry.outcomes[-1].metrics, name) for name in figures]
-            front.add_row(entry.id, *values, escaped(params_text(entry.config, one_line=True)))
+            front.add_row(entry.id, *values, *([config] if beside else []))
         console().print(front)
+        if not beside:
+            below = _table("best", "configuration")
+            for entry, config in zip(shown, configs, strict=True):
+                below.add_row(entry.id, config)
+            console().print(below)
         if len(leaders) > _FRONT_ROWS:
             console().print(f"... and {len(leaders) - _FRONT_ROWS} more on the Pareto front")
     failures = [entry for entry in view.entries.values() if entry.outcomes and not entry.outcomes[-1].ok]

@@ -38,6 +38,7 @@ from ciq_ray.gpu.forked import FAILED, READY, run_child
 from ciq_ray.gpu.orphans import Orphans
 from ciq_ray.worker.child import HEADER, encode
 from ciq_ray.worker.guard import kill_families, mark_name
+from ciq_ray.worker.process import ending
 
 __all__ = ["ChildDied", "ChildFailed", "ChildTimeout", "ForkedChild"]
 
@@ -168,14 +169,19 @@ class ForkedChild:
             raise ChildFailed(answer)
         return answer
 
-    def close(self) -> None:
-        """End it: it leaves by itself if it waits for a request, else it is killed. More calls do nothing."""
+    def close(self, dying_s: float = _REAP_S) -> None:
+        """End it: it leaves by itself if it waits for a request, else it is killed. More calls do nothing.
+
+        Args:
+            dying_s: Seconds to wait for its death. A driver may keep a process from dying as long as a
+                kernel of it runs.
+        """
         if self._how is not None:
             return
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._linger(self._grace_s)
-        self._bury()
+        self._bury(dying_s)
 
     # --- talking ---
 
@@ -294,10 +300,10 @@ class ForkedChild:
             os.killpg(self.pid, signal.SIGTERM)
         self._linger(self._grace_s)
 
-    def _bury(self) -> str:
+    def _bury(self, dying_s: float = _REAP_S) -> str:
         """Kill what is left, reap it and free what belongs to it; how it ended, in words."""
         kill_families([self.pid], [f"{self._mark}="])
-        self._linger(_REAP_S)
+        self._linger(dying_s)
         code = self._reap()
         self._orphans.kill()
         self._orphans.close()
@@ -306,7 +312,8 @@ class ForkedChild:
         for fd in (self._output, self._pidfd):
             if fd is not None:
                 os.close(fd)
-        self._how = self._how or _ending(code)
+        if self._how is None:
+            self._how = "does not end, not even by SIGKILL" if code is None else ending(code)
         return self._how
 
     def _reap(self) -> int | None:
@@ -338,15 +345,3 @@ def _fork(run: Callable[[int], Any]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         gc.unfreeze()
     return pid
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "does not end, not even by SIGKILL"
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        return f"was killed by signal {-code}"
-    return f"was killed by {name} ({signal.strsignal(-code)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +40,9 @@ class ChildLog:
         self._tail = b""
         self._room = _LOG_PER_CALL
         with contextlib.suppress(OSError):
-            if self._path.stat().st_size > _LOG_LIMIT:
+            # what a link leads to, such as /dev/stderr, is for others to keep small
+            found = self._path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_size > _LOG_LIMIT:
                 os.truncate(self._path, 0)
 
     def take(self, fd: int) -> bool:

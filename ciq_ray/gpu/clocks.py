@@ -211,7 +211,10 @@ def _nvidia_smi(uuid: str, words: list[str], *, sudo: bool, refusal: NvmlError) 
             timeout=_TOOL_LIMIT_S,
             start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        # no refusal: it may yet come to pass, so that it has to be undone
+        raise NvmlError("other", shown, f"did not end within {_TOOL_LIMIT_S:g} s") from error
+    except OSError as error:
         raise NvmlError("refused", shown, str(error)) from refusal
     if run.returncode:
         said = " ".join((run.stderr + run.stdout).split())[:300]

@@ -14,7 +14,7 @@ from ciq_ray import settings
 from ciq_ray.errors import ConfigurationError, UnsupportedError
 from ciq_ray.gpu.nvml import Nvml, NvmlError, nvml
 
-__all__ = ["Device", "devices"]
+__all__ = ["Device", "devices", "one_of_each_card"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Device:
         index: NVML's index of the card, as in ``nvidia-smi``.
         name: Such as ``NVIDIA H100 80GB HBM3``.
         arch: Compute capability times ten, such as 90.
-        memory: Bytes.
+        memory: Bytes; 0 where the device has none of its own and shares that of the CPU.
         driver: The driver's version.
         mig: Whether it is an instance.
         pci: The card's address on the bus.
@@ -82,11 +82,24 @@ def devices(selected: Sequence[int | str] | None = None) -> list[Device]:
         return visible
     if isinstance(selected, str):
         raise ConfigurationError(f"`selected` is {selected!r}; give a list, [{selected!r}]")
+    if not selected:
+        raise ConfigurationError(f"`selected` is empty; give None for all, or some of: {_named(visible)}")
     chosen = [_choose(item, visible) for item in selected]
     twice = {device.uuid for device in chosen if chosen.count(device) > 1}
     if twice:
         raise ConfigurationError(f"`selected` is {list(selected)!r}, which names {', '.join(twice)} twice")
     return chosen
+
+
+def one_of_each_card(found: Sequence[Device]) -> list[Device]:
+    """Those that can be timed on at the same time: of the instances of one card, the first.
+
+    They share its clock and its power, and `ciq_ray.gpu.hold.hold` holds the card.
+    """
+    cards: dict[str, Device] = {}
+    for device in found:
+        cards.setdefault(device.parent, device)
+    return list(cards.values())
 
 
 def _cards(session: Nvml) -> list[list[Device]]:
@@ -112,13 +125,14 @@ def _card(session: Nvml, handle: Any, index: int, driver: str) -> list[Device]:
     pci = _text(session.call("nvmlDeviceGetPciInfo", handle).busId)
 
     def device(handle: Any, uuid: str, mig: bool) -> Device:
+        memory = session.ask("nvmlDeviceGetMemoryInfo", handle)
         return Device(
             uuid=uuid,
             parent=parent,
             index=index,
             name=session.call("nvmlDeviceGetName", handle),
             arch=10 * major + minor,
-            memory=int(session.call("nvmlDeviceGetMemoryInfo", handle).total),
+            memory=0 if memory is None else int(memory.total),
             driver=driver,
             mig=mig,
             pci=pci,
@@ -199,4 +213,8 @@ def _choose(item: int | str, visible: list[Device]) -> Device:
 
 
 def _listed(found: Sequence[Device]) -> str:
-    return "there are: " + ", ".join(f"{i}: {device.uuid} ({device.name})" for i, device in enumerate(found))
+    return f"there are: {_named(found)}"
+
+
+def _named(found: Sequence[Device]) -> str:
+    return ", ".join(f"{i}: {device.uuid} ({device.name})" for i, device in enumerate(found))

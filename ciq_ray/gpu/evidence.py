@@ -47,8 +47,9 @@ class Evidence:
     """What was read over a window; ``None`` for what the device does not tell.
 
     Attributes:
-        sm_mhz: Mean clock of the multiprocessors.
-        mem_mhz: Mean memory clock.
+        sm_mhz: Mean clock of the multiprocessors, at the samples within the window, if there are any: at its
+            begin and end the device may be at rest, where it says nothing of the clock under load.
+        mem_mhz: The same of the memory clock.
         power_w: Mean power draw in watts. Since Ampere the driver averages over a second, so that a shorter
             window shows mostly what came before it.
         temp_c: Highest temperature in degrees Celsius.
@@ -142,8 +143,8 @@ class Watcher:
         self.sample()
         readings = self._readings
         return Evidence(
-            sm_mhz=_of(_mean, readings.sm),
-            mem_mhz=_of(_mean, readings.memory),
+            sm_mhz=_of(_mean, _within(readings.sm)),
+            mem_mhz=_of(_mean, _within(readings.memory)),
             power_w=_of(_mean, readings.power),
             temp_c=_of(max, readings.temperature),
             reasons=readings.reasons,
@@ -174,6 +175,10 @@ class Watcher:
             self._silent.add(name)
         else:
             into.append(value * scale)
+
+
+def _within(values: list[float]) -> list[float]:
+    return values[1:-1] or values
 
 
 def _mean(values: list[float]) -> float:

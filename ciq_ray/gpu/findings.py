@@ -88,7 +88,7 @@ def _left_behind() -> list[Finding]:
     findings = []
     for ledger in ledgers():
         text = f"{ledger.uuid}: {ledger_text(ledger)}"
-        stale = ledger.stale and not ledger.rebooted
+        stale = ledger.left_behind and not ledger.rebooted
         findings.append(
             Finding("GPU clocks", WARNING if stale else OK, text, "ciq gpu release" if stale else "")
         )

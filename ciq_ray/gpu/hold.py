@@ -17,10 +17,10 @@ from ciq_ray.errors import ConfigurationError, UnsupportedError
 from ciq_ray.gpu.clocks import Change, Changer, Clocks, base_mhz, changes_for
 from ciq_ray.gpu.devices import Device
 from ciq_ray.gpu.ledger import Fallback, Ledger, read_ledger
-from ciq_ray.gpu.locks import HostLock, Owner
+from ciq_ray.gpu.locks import HostLock, Owner, release_command
 from ciq_ray.gpu.nvml import Nvml, NvmlError, nvml
 from ciq_ray.gpu.preflight import foreign_processes
-from ciq_ray.gpu.signals import raising, uninterrupted
+from ciq_ray.gpu.signals import Endings
 
 __all__ = ["UNLOCKED", "Clocks", "Held", "clock_state", "hold", "recover", "set_clocks"]
 
@@ -125,21 +125,20 @@ def set_clocks(
         yield held
         return
     lock = HostLock(device.parent, "clocks")
-    lock.acquire(wait_s)
     pid = os.getpid()
-    try:
-        with raising():
-            setup = _Setup(device, clocks, fallback, strict, note)
-            try:
-                setup.make(held)
-                yield held
-            finally:
-                if os.getpid() == pid:  # a forked process that unwinds has nothing to undo
-                    with uninterrupted():
-                        setup.undo()
-    finally:
-        if os.getpid() == pid:
-            lock.release()
+    with Endings() as endings:
+        lock.acquire(wait_s)
+        setup = _Setup(device, clocks, fallback, strict, note, endings)
+        try:
+            setup.make(held)
+            yield held
+        finally:
+            endings.deferring = True
+            if os.getpid() == pid:  # a forked process that unwinds has nothing to undo
+                try:
+                    setup.undo()
+                finally:
+                    lock.release()
 
 
 def clock_state(device: Device) -> str:
@@ -202,7 +201,7 @@ def _recover_if_free(device: Device, note: Say) -> None:
 
 
 def _left_behind(uuid: str) -> str:
-    return f"the clocks of GPU {uuid} stay set; undo it with: sudo ciq gpu release"
+    return f"the clocks of GPU {uuid} stay set; undo it with: {release_command()}"
 
 
 def _undo(uuid: str, ledger: Ledger) -> None:
@@ -223,12 +222,21 @@ def _undo(uuid: str, ledger: Ledger) -> None:
 class _Setup:
     """One card's settings, from the ledger to the end."""
 
-    def __init__(self, device: Device, clocks: Clocks, fallback: Fallback, strict: bool, note: Say) -> None:
+    def __init__(
+        self,
+        device: Device,
+        clocks: Clocks,
+        fallback: Fallback,
+        strict: bool,
+        note: Say,
+        endings: Endings,
+    ) -> None:
         self._device = device
         self._clocks = clocks
         self._fallback = fallback
         self._strict = strict
         self._note = note
+        self._endings = endings
         self._ledger: Ledger | None = None
         self._awake = -1
 
@@ -255,8 +263,7 @@ class _Setup:
             held.core_mhz = core.value or base_mhz(uuid)
         held.clock_state = _state(done, held.core_mhz, refused)
         if self._ledger is not None:
-            self._ledger = replace(self._ledger, state=held.clock_state)
-            self._ledger.write()
+            self._write(replace(self._ledger, state=held.clock_state))
 
     def undo(self) -> None:
         try:
@@ -299,13 +306,17 @@ class _Setup:
             fallback=self._fallback,
         )
         try:
-            ledger.write()
+            self._write(ledger)
         except OSError as error:
             raise ConfigurationError(
                 f"what is set on GPU {ledger.uuid} cannot be written down: {error}; set CIQ_GPU_STATE_DIR to "
                 "a folder that can be written to"
             ) from error
-        self._ledger = ledger
+
+    def _write(self, ledger: Ledger) -> None:
+        with self._endings.deferred():
+            ledger.write()
+            self._ledger = ledger
 
     def _apply(self, changes: list[Change], changer: Changer) -> dict[str, str]:
         """Make the changes one by one; the settings that were refused, and why."""
@@ -313,21 +324,22 @@ class _Setup:
         for change in changes:
             if change.note:
                 self._note(f"GPU {self._device.parent}: {change.note}")
-            try:
-                changer.apply(change)
-            except NvmlError as error:
-                if not error.refusal:
-                    raise
-                refused[change.setting] = error.text
-                self._forget(change)
-                self._refused(_refusal(self._device, change, error))
+            with self._endings.deferred():  # or nobody knows whether it was made
+                try:
+                    changer.apply(change)
+                except NvmlError as error:
+                    if not error.refusal:
+                        raise
+                    refused[change.setting] = error.text
+                    self._forget(change)
+                    self._refused(_refusal(self._device, change, error))
         return refused
 
     def _forget(self, change: Change) -> None:
         assert self._ledger is not None
         self._ledger = self._ledger.without(change.setting)
         if self._ledger.changes:
-            self._ledger.write()
+            self._write(self._ledger)
         else:
             self._ledger.remove()
             self._ledger = None

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
 from ciq_ray._files import write_atomic
-from ciq_ray.gpu.locks import Owner, boot_id, state_folder
+from ciq_ray.errors import ConfigurationError
+from ciq_ray.gpu.locks import HostLock, Owner, boot_id, release_command, state_folder
 
 __all__ = ["Fallback", "Ledger", "Setting", "ledgers", "read_ledger"]
 
@@ -54,8 +55,13 @@ class Ledger:
 
     @property
     def stale(self) -> bool:
-        """Whether nobody will undo it: its process is gone, or could not."""
+        """Whether nobody will undo it: its process is gone, or could not. For who has the clocks' lock."""
         return self.left or not self.owner.alive
+
+    @property
+    def left_behind(self) -> bool:
+        """The same, for who has not: a process that is not seen from here may hold the lock."""
+        return self.stale and not HostLock(self.uuid, "clocks").taken
 
     @property
     def rebooted(self) -> bool:
@@ -63,7 +69,7 @@ class Ledger:
         return self.owner.boot != boot_id()
 
     def write(self) -> None:
-        """Put it on the disk; on return it is there even if the power fails."""
+        """Put it on the disk; on return it is there even if the power fails. For who has the clocks' lock."""
         data = {
             "version": _VERSION,
             "uuid": self.uuid,
@@ -74,15 +80,31 @@ class Ledger:
             "fallback": self.fallback,
             "left": self.left,
         }
-        write_atomic(_path(self.uuid), [json.dumps(data, indent=1).encode() + b"\n"])
+        path = _path(self.uuid)
+        for torn in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
+            with contextlib.suppress(OSError):
+                torn.unlink()
+        write_atomic(path, [json.dumps(data, indent=1).encode() + b"\n"])
+        path.chmod(0o644)  # for other users to see, whatever the umask
 
     def without(self, setting: Setting) -> Ledger:
         """The same, less what was refused."""
         return replace(self, changes=tuple(name for name in self.changes if name != setting))
 
     def remove(self) -> None:
-        """All is undone."""
-        _path(self.uuid).unlink(missing_ok=True)
+        """All is undone.
+
+        Raises:
+            ConfigurationError: The file is another user's, who alone, besides root, can remove it.
+        """
+        path = _path(self.uuid)
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"{path}, of what {self.owner} set on GPU {self.uuid}, cannot be removed ({error.strerror}); "
+                f"do it with: {release_command()}"
+            ) from error
 
 
 def _path(uuid: str, *, create: bool = True) -> Path:

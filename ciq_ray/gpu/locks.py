@@ -14,6 +14,7 @@ import fcntl
 import getpass
 import json
 import os
+import shlex
 import stat
 import sys
 import time
@@ -22,11 +23,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ciq_ray import settings
+from ciq_ray._processes import stat_of
 from ciq_ray.errors import ConfigurationError
 
-__all__ = ["HostLock", "Owner", "boot_id", "state_folder"]
+__all__ = ["HostLock", "Owner", "boot_id", "release_command", "state_folder"]
 
 _SHARED: Final = Path("/var/lock/ciq-ray-gpu")
+"""Where all users of a host find each other's ledgers and locks, if they can write to it."""
 _POLL_S: Final = 0.02
 _FEWEST_TRIES: Final = 3
 """Whoever asks for a lock's holder takes it for an instant, which must not look like a holder."""
@@ -73,6 +76,13 @@ def _usable(folder: Path, *, create: bool) -> bool:
     return stat.S_ISDIR(found.st_mode) and trusted and os.access(folder, os.W_OK | os.X_OK)
 
 
+def release_command() -> str:
+    """What to type to undo as root what this user cannot; root has neither our ``PATH`` nor our folder."""
+    folder = state_folder(create=False)
+    place = [] if folder == _SHARED else ["env", f"CIQ_GPU_STATE_DIR={folder}"]
+    return shlex.join(["sudo", *place, sys.executable, "-m", "ciq_ray", "gpu", "release"])
+
+
 def boot_id() -> str:
     """What is another after each start of the machine."""
     try:
@@ -83,12 +93,8 @@ def boot_id() -> str:
 
 def _started(pid: int) -> int | None:
     """When a process began, in clock ticks since the machine did; ``None`` if it lives no more."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may contain anything
-    return None if fields[0] in "ZX" else int(fields[19])
+    found = stat_of(pid)
+    return found.started if found is not None and found.alive else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +213,20 @@ class HostLock:
 
     def holder(self) -> Owner | None:
         """Who holds it now, ``None`` for nobody, or for somebody who has not yet written it down."""
+        return self._look()[1]
+
+    @property
+    def taken(self) -> bool:
+        """Whether anybody holds it, be it in a container whose processes are not seen from here."""
+        return self._look()[0]
+
+    def _look(self) -> tuple[bool, Owner | None]:
         try:
             file = os.open(self._path(create=False), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            return None
+            return False, None
         try:
-            return None if _try(file, fcntl.LOCK_SH) else _read(file)
+            return (False, None) if _try(file, fcntl.LOCK_SH) else (True, _read(file))
         finally:
             os.close(file)
 

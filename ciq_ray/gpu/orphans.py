@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Final
 
+from ciq_ray._processes import stat_of
 from ciq_ray.worker.guard import kill_families
 
 __all__ = ["Orphans", "die_with_parent"]
@@ -23,7 +24,7 @@ _LINUX: Final = sys.platform == "linux"
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
-_ROUNDS: Final = 40
+_LIMIT_S: Final = 0.3
 _ROUND_S: Final = 0.005
 
 
@@ -55,14 +56,14 @@ class Orphans:
         """SIGKILL the orphans that have come to us, with all that descends from them, and reap them."""
         if not _LINUX:
             return
-        for _ in range(_ROUNDS):
-            orphans = self._orphans()
-            if not orphans:
-                return
+        deadline = time.monotonic() + _LIMIT_S
+        while orphans := self._orphans():
             kill_families(orphans, [])
             for pid in orphans:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() >= deadline:  # one that does not die, which `kill_families` has waited for
+                return
             time.sleep(_ROUND_S)
 
     def close(self) -> None:
@@ -95,14 +96,5 @@ def _set_subreaper(value: int) -> None:
 def _children() -> list[int]:
     """Direct children of this process, dead ones that are not reaped included."""
     ours = os.getpid()
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # the program's name, in parentheses, may hold anything
-                parent = file.read().rpartition(b")")[2].split()[1]
-            if int(parent) == ours:
-                found.append(int(name))
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if (found := stat_of(pid)) is not None and found.parent == ours]

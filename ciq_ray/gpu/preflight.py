@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ciq_ray._processes import stat_of
 from ciq_ray.gpu.clocks import BASE, Clocks, base_mhz, changes_for
 from ciq_ray.gpu.devices import Device
 from ciq_ray.gpu.evidence import Evidence, Watcher, reason_names
@@ -57,14 +58,10 @@ def foreign_processes(device: Device) -> list[Process]:
 
 
 def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return False
+    while pid > 1 and pid != ancestor:
+        found = stat_of(pid)
+        pid = 0 if found is None else found.parent
+    return pid == ancestor
 
 
 def _name(pid: int) -> str:
@@ -137,8 +134,9 @@ class Preflight:
         """For people."""
         device, now = self.device, self.now
         card = f" of {device.parent}" if device.mig else ""
+        memory = f"{device.memory / (1 << 30):.0f} GiB" if device.memory else "the CPU's memory"
         lines = [
-            f"{device.name}, {device.memory / (1 << 30):.0f} GiB, sm_{device.arch}, {device.uuid}{card}",
+            f"{device.name}, {memory}, sm_{device.arch}, {device.uuid}{card}",
             f"driver {device.driver}, NVML index {device.index}, bus {device.pci}, "
             f"MIG {'on' if device.mig else 'off'}, persistence {_on(self.persistence)}",
             f"now: core {_number(now.sm_mhz, 'MHz')}, memory {_number(now.mem_mhz, 'MHz')}, "
@@ -162,7 +160,7 @@ class Preflight:
 def ledger_text(ledger: Ledger) -> str:
     """What a ledger says, for people."""
     what = ledger.state or f"about to set: {', '.join(ledger.changes)}"
-    if not ledger.stale:
+    if not ledger.left_behind:
         return f"set: {what}, by {ledger.owner}"
     if ledger.rebooted:
         return f"an old ledger of {ledger.owner}, undone by the machine's start"

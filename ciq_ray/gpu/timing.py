@@ -33,6 +33,7 @@ _MOST_BLOCKS: Final = 20
 _BATCH_MS: Final = 5.0
 """About how long the device works between two looks at what it has done."""
 _WARM_BATCH: Final = 5
+_WAKE_MS: Final = 2.0
 _STEADY: Final = 0.02
 _FEW: Final = 5
 """Samples that can show a kernel to be slower."""
@@ -42,12 +43,14 @@ _FAR: Final = 1.5
 _PATIENCE: Final = 4.0
 _PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_MOST_PAUSED_S: Final = 3.0
+"""Or the time limit of an evaluation would blame the kernel for what the device does."""
 _MAD_TO_SD: Final = 1.4826  # of a normal distribution
 _MEDIAN_TO_MEAN: Final = 1.2533  # standard error of the median over that of the mean, sqrt(pi / 2)
 
 
 class Throttled(CiqError):
-    """The device slowed itself down in every sample: nothing is known about the kernel."""
+    """The device slowed itself down in all samples, or all but two: nothing is known about the kernel."""
 
     status = "throttled"
 
@@ -126,8 +129,8 @@ def measure(
 ) -> Timing:
     """Time a kernel.
 
-    It is launched at least once untimed, then until two batches in a row have medians within 2% of each
-    other, `warmup_ms` at most. Samples are taken in batches that are enqueued whole, so that the device
+    It is launched once untimed, then until two batches in a row have medians within 2% of each other,
+    `warmup_ms` at most. Samples are taken in batches that are enqueued whole, so that the device
     does not idle while the CPU prepares a launch. Cold, each launch has a write of the whole last cache
     level in front. Launches below 50 µs have a blocking kernel in front of their batch; warm, they are
     timed as a CUDA graph of up to 100 of them. Whatever takes the CPU longer to launch than the device to
@@ -146,14 +149,15 @@ def measure(
         slower_than_ms: Stop when five samples are all above this, and their median is by more than three
             of its standard errors; or when three are all above one and a half times this.
         watcher: Looks at the device during each batch; a batch it calls spoiled is dropped, and taken
-            again after a pause that doubles each time, and another warm-up.
-        retries: How often in a row that is done.
+            again after a pause that doubles each time, and a launch or a few to wake the device. A whole
+            warm-up would take a device that is at its power limit there again.
+        retries: How often in a row that is done; for three seconds in all at most.
         clock: Seconds; another one is for tests.
         sleep: Waits; another one is for tests.
 
     Raises:
         ConfigurationError: An argument has a value it cannot have.
-        Throttled: Every batch was spoiled.
+        Throttled: So many batches were spoiled that fewer than three samples count.
         Exception: Whatever a launch raises.
     """
     if not 1 <= min_samples <= max_samples:
@@ -169,7 +173,7 @@ def measure(
 
     samples: list[float] = []
     seen: list[Evidence] = []
-    used_ms, dropped, spoiled_in_a_row = 0.0, 0, 0
+    used_ms, paused_s, dropped, spoiled_in_a_row = 0.0, 0.0, 0, 0
     stopped: str | None = None
     while stopped is None:
         count = min(bench.batch_size(min_samples), max_samples - len(samples))
@@ -178,13 +182,18 @@ def measure(
         if evidence is not None and evidence.spoiled:
             dropped += len(batch)
             spoiled_in_a_row += 1
-            if spoiled_in_a_row > retries:
-                if not samples:
-                    raise Throttled(f"{dropped} samples, all of them spoiled: {evidence.spoiled}")
+            if spoiled_in_a_row > retries or paused_s >= _MOST_PAUSED_S:
+                if len(samples) < min(_LEAST, min_samples):
+                    raise Throttled(
+                        f"{dropped} of {dropped + len(samples)} samples are spoiled: {evidence.spoiled}; "
+                        "lock its clocks to base, or wait until it is cool (docs/gpu.md)"
+                    )
                 stopped = "throttled"
                 break
-            sleep(min(_PAUSE_S * 2 ** (spoiled_in_a_row - 1), _LONGEST_PAUSE_S))
-            bench.warm_up(warmup_ms, slower_than_ms)
+            pause_s = min(_PAUSE_S * 2 ** (spoiled_in_a_row - 1), _LONGEST_PAUSE_S)
+            paused_s += pause_s
+            sleep(pause_s)
+            bench.wake()
             continue
         spoiled_in_a_row = 0
         used_ms += (clock() - begun) * 1e3
@@ -261,10 +270,11 @@ class _Bench:
 
     def warm_up(self, limit_ms: float, slower_than_ms: float | None) -> None:
         """Launch until it takes as long as before, or is so slow that nobody cares."""
-        begun = self.clock()
+        first = self.clock()
         self.launch()
         self.runtime.synchronize()
-        self.sample_ms = (self.clock() - begun) * 1e3
+        begun = self.clock()
+        self.sample_ms = (begun - first) * 1e3  # with all that a library does at its first call
         self.warmup += self.launches
         before: float | None = None
         while True:
@@ -282,6 +292,12 @@ class _Bench:
             if (self.clock() - begun) * 1e3 >= limit_ms:
                 return
             before = now
+
+    def wake(self) -> None:
+        """Launch after a pause, for so short a time that the device does not reach its power limit by it."""
+        count = max(1, min(_WARM_BATCH, int(_WAKE_MS / max(self.sample_ms, 1e-6))))
+        self.batch(count, None)
+        self.warmup += count * self.launches
 
     def choose_timer(self) -> None:
         """A graph for what is short, where its launches may leave the cache warm for each other."""

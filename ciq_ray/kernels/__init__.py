@@ -7,7 +7,8 @@ Give one of the four ready kinds to `Search`, or write your own `Kernel`:
 * `PtxKernel`: a PTX file; the options of ptxas are the space.
 * `CommandKernel`: any build command and benchmark command.
 
-`time_kernel` times a single configuration without a search. Names are loaded when they are first used.
+`time_kernel` times a single configuration without a search; `DispatchTable` chooses few configurations for
+the shapes of a search. Names are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ciq_ray.kernels.command import CommandKernel
     from ciq_ray.kernels.compile_stage import CompileStage
     from ciq_ray.kernels.cuda import CudaKernel
+    from ciq_ray.kernels.dispatch import DispatchTable
     from ciq_ray.kernels.protocol import LIBRARY, Artefact, Kernel, Launch, Resources, Target, Workload
     from ciq_ray.kernels.ptx import PtxKernel
     from ciq_ray.kernels.single import time_kernel
@@ -31,6 +33,7 @@ __all__ = [
     "CommandKernel",
     "CompileStage",
     "CudaKernel",
+    "DispatchTable",
     "Kernel",
     "Launch",
     "Output",
@@ -50,6 +53,7 @@ _MODULE_OF = {
     "CommandKernel": "command",
     "CompileStage": "compile_stage",
     "CudaKernel": "cuda",
+    "DispatchTable": "dispatch",
     "Kernel": "protocol",
     "Launch": "protocol",
     "Output": "arguments",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from ciq_ray.errors import ConfigurationError
+from ciq_ray.errors import ConfigurationError, ObjectiveFailure
+from ciq_ray.gpu.runtime import DTYPES
 from ciq_ray.kernels.arguments import Arguments, Scalar, Tensor, plain, resolve
 from ciq_ray.kernels.protocol import Kernel
 from ciq_ray.kernels.workload import ArrayWorkload
@@ -28,7 +30,8 @@ Extent = Sequence[int] | int | Callable[[dict[str, Any]], Sequence[int] | int]
 and configuration, in one dict, to them."""
 
 Figure = float | Mapping[str, float] | Callable[[Any], float] | None
-"""A number, a dict from names of shapes to numbers, or a function from a shape to a number."""
+"""A number, if there is one shape; a dict from names of shapes to numbers; or a function from a shape to a
+number."""
 
 _GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
 
@@ -42,14 +45,17 @@ class ArrayKernel(Kernel):
         grid: Number of blocks.
         space: What can be configured: a `Space`, its dict of parameters, or a provider of a compiler's
             search space.
-        reference: What should come out. It is called once for each shape and seed.
+        reference: What should come out. It is called once for each shape and seed, and must leave its
+            arguments as they are.
         constraints: Constraints of the space, if `space` is a dict.
-        default: The configuration in use today, the baseline, if `space` is a dict.
-        library: The same by a library, timed for comparison.
+        default: The configuration in use today, the baseline, if `space` is a dict. Without one there is
+            no final race, unless there are `initial_configs`.
+        library: The same by a library, timed for comparison. What it returns has to agree with `reference`;
+            one that returns no array, or dict of arrays, is not checked.
         shapes: Problems to tune for: a dict by name, or a list; ``None`` for a single one, for which
             `arguments` gets ``None``.
-        flops: Floating-point operations of a launch.
-        bytes: Bytes that a launch has to read and write at least.
+        flops: Floating-point operations of a launch, see `Figure`.
+        bytes: Bytes that a launch has to read and write at least, likewise.
         rtol: Relative tolerance of the check; ``None``: by the type of the output, see `ArrayWorkload`.
         atol: Absolute tolerance of the check; ``None``: likewise.
         initial_configs: Configurations to try first.
@@ -102,7 +108,9 @@ class ArrayKernel(Kernel):
                 "`arguments` has no output, so that nothing could be checked; use Output(shape, dtype), or "
                 'Tensor(..., role="inout")'
             )
-        self.dtype = dtype or arrays[0].dtype
+        self.dtype = arrays[0].dtype if dtype is None else dtype
+        if self.dtype not in DTYPES:
+            raise ConfigurationError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}")
 
     def for_compiling(self) -> Self:
         """A copy with nothing in it that only the device's side needs.
@@ -123,10 +131,19 @@ class ArrayKernel(Kernel):
         )
 
     def library(self, runtime: Runtime, workload: Workload) -> Launch | None:
-        """The library's computation on the same arrays."""
+        """The library's computation on the same arrays.
+
+        Raises:
+            ObjectiveFailure: ``wrong``: it returns something else than the reference.
+        """
         if self._library is None or not isinstance(workload, ArrayWorkload):
             return None
-        compute, values = self._library, workload.values
+        compute = self._library
+        difference = workload.disagreement(compute(workload.values))
+        if difference:
+            text = f"`library` returns something else than `reference`: {difference}"
+            raise ObjectiveFailure("wrong", text)
+        values = workload.values  # some are copies, and may have been written to
 
         def launch() -> None:
             compute(values)
@@ -239,10 +256,15 @@ def _figures(what: str, source: Figure, shapes: Mapping[str, Any]) -> dict[str, 
         found = {name: source[name] for name in shapes}
     elif callable(source):
         found = {name: source(shape) for name, shape in shapes.items()}
+    elif len(shapes) > 1:
+        raise ConfigurationError(
+            f"`{what}` is {source!r}, one number for {len(shapes)} shapes; give a dict from their names "
+            f"({', '.join(shapes)}) to numbers, or a function from a shape to a number"
+        )
     else:
         found = dict.fromkeys(shapes, source)
     for name, value in found.items():
-        if not isinstance(value, numbers.Real) or value < 0:
+        if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
             raise ConfigurationError(
                 f"`{what}` is {value!r} for the shape {name!r}; it must be a number from 0"
             )

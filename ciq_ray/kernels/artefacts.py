@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -30,9 +31,10 @@ class ArtefactStore:
             return None
 
     def put(self, config: Any, artefact: bytes) -> None:
-        """Keep what a configuration was compiled to."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path(config), [artefact], durable=False)
+        """Keep what a configuration was compiled to; without a place for it, it is compiled again."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path(config), [artefact], durable=False)
 
     def _path(self, config: Any) -> Path:
         text = json.dumps(config, sort_keys=True, default=repr)

@@ -13,8 +13,8 @@ __all__ = ["read_autotuner"]
 
 def read_autotuner(
     autotuner: Any, option_names: Sequence[str]
-) -> tuple[Any, list[dict[str, Any]], dict[str, Choice]]:
-    """The function, the configurations and the space they span.
+) -> tuple[Any, list[dict[str, Any]], dict[str, Choice], list[str]]:
+    """The function, the configurations, the space they span, and what is put back before each launch.
 
     Args:
         autotuner: What the decorator made.
@@ -22,7 +22,7 @@ def read_autotuner(
 
     Returns:
         The ``@triton.jit`` function; its configurations, all with the same names; for each name the values
-        that occur, in order.
+        that occur, in order; names of arguments in ``reset_to_zero`` and ``restore_value``.
 
     Raises:
         ConfigurationError: It is no such thing, or has what cannot be taken over.
@@ -65,4 +65,4 @@ def read_autotuner(
         if all(isinstance(value, (int, float)) for value in values):
             values.sort()
         space[name] = Choice(values)
-    return autotuner.fn, configs, space
+    return autotuner.fn, configs, space, [*autotuner.reset_to_zero, *autotuner.restore_value]

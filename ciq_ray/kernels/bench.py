@@ -30,7 +30,7 @@ _MOST_LOADED: Final = 1024
 _MEMORY_SHARE: Final = 0.4
 """Of the device's memory, for arrays that are kept."""
 _HOST_BYTES: Final = 4 << 30
-"""The same on the CPU."""
+"""The same on the CPU, and on devices that share its memory."""
 _WINDOW_WARMUP: Final = 0.25
 """Share of a window's time that its warm-up may take: a race's windows follow one another closely."""
 _VERSIONS: Final = ("ciq-ray", "triton", "torch", "cuda-bindings", "numpy")
@@ -68,9 +68,10 @@ class Bench:
         self._watcher = watcher
         self._workloads: OrderedDict[tuple[str, int], Workload] = OrderedDict()
         self._loaded: OrderedDict[tuple[str, str, int], Launch] = OrderedDict()
-        self._checked: set[str] = set()
+        self._checked: set[tuple[str, str]] = set()
         device = runtime.device
-        self._most_bytes = _HOST_BYTES if device is None else int(_MEMORY_SHARE * device.memory)
+        memory = 0 if device is None else device.memory
+        self._most_bytes = int(_MEMORY_SHARE * memory) or _HOST_BYTES
 
     def prepare(self) -> dict[str, Any]:
         """Measure the device's peaks, unless they are known, and read versions.
@@ -108,8 +109,8 @@ class Bench:
         """Check and time one configuration for all shapes of the kernel.
 
         The order, for each shape: load; for two seeds poison the outputs, launch, compare; time; compare
-        again. In a race's windows, and for the library, nothing is compared that was compared before in
-        this process.
+        again. In a race's windows what was right before in this process is only compared again when it was
+        timed, and the library, by `Kernel.library`, only once.
 
         Args:
             job: What is asked for.
@@ -142,18 +143,24 @@ class Bench:
 
     def _time_shape(self, job: Job, artefact: Artefact | None, shape: str) -> Timing:
         if artefact is None or job.config == LIBRARY:
-            launch = self.kernel.library(self.runtime, self._workload(shape, self.options.seeds[0]))
-            if launch is None:
-                raise ObjectiveFailure("invalid_result", f"{type(self.kernel).__name__} has no `library`")
-            return self._measure(job, launch)
-        digest = artefact.digest
-        if job.kind != "window" or digest not in self._checked:
-            self._check(artefact, job.config, shape)
+            return self._measure(job, self._library(shape))
+        known = (artefact.digest, shape)
+        if job.kind == "window" and known in self._checked:
+            try:
+                return self._timed(job, artefact, shape)
+            except _WrongError:
+                # the windows in between may have spoiled the arrays: it is checked from the start
+                self._checked.discard(known)
+        self._check(artefact, job.config, shape)
+        timing = self._timed(job, artefact, shape)
+        self._checked.add(known)
+        return timing
+
+    def _timed(self, job: Job, artefact: Artefact, shape: str) -> Timing:
         launch = self._launch(artefact, job.config, shape, self.options.seeds[0])
         self._workload(shape, self.options.seeds[0]).poison()
         timing = self._measure(job, launch)
         self._check_again(launch, shape)
-        self._checked.add(digest)
         return timing
 
     def _check(self, artefact: Artefact, config: Any, shape: str) -> None:
@@ -246,6 +253,17 @@ class Bench:
         self._loaded.move_to_end(key)
         return self._loaded[key]
 
+    def _library(self, shape: str) -> Launch:
+        seed = self.options.seeds[0]
+        workload = self._workload(shape, seed)
+        key = (LIBRARY, shape, seed)
+        if key not in self._loaded:
+            launch = self.kernel.library(self.runtime, workload)
+            if launch is None:
+                raise ObjectiveFailure("invalid_result", f"{type(self.kernel).__name__} has no `library`")
+            self._loaded[key] = launch
+        return self._loaded[key]
+
     def _forget(self, shape: str) -> bool:
         """Drop the arrays of a shape, and what is bound to them; they are made again when needed."""
         keys = [key for key in self._workloads if key[0] == shape]
@@ -295,7 +313,9 @@ def figures(kernel: Kernel, medians: Mapping[str, float], peaks: Mapping[str, fl
     Returns:
         ``tflops`` and ``gbs`` over all shapes together, as far as the kernel knows its operations and
         bytes, and ``peak_percent``: of the time measured, what the device would need at its measured
-        peaks, computing and moving at once (the roofline of Williams, Waterman and Patterson 2009).
+        peaks, computing and moving at once (the roofline of Williams, Waterman and Patterson 2009). There
+        is no share if one of the two is given whose peak is not known: what limits the kernel would be
+        left out.
 
     Raises:
         ConfigurationError: A time is not above 0.
@@ -309,13 +329,13 @@ def figures(kernel: Kernel, medians: Mapping[str, float], peaks: Mapping[str, fl
     if kernel.bytes:
         found["gbs"] = sum(kernel.bytes[name] for name in medians) / seconds / 1e9
     least = 0.0
-    for name in medians:
-        needed = [
-            amounts[name] / (peaks[peak] * scale)
-            for amounts, peak, scale in ((kernel.flops, "tflops", 1e12), (kernel.bytes, "gbs", 1e9))
-            if amounts and peaks.get(peak)
-        ]
-        least += max(needed, default=0.0)
+    given = [
+        (amounts, peaks.get(peak, 0.0) * scale)
+        for amounts, peak, scale in ((kernel.flops, "tflops", 1e12), (kernel.bytes, "gbs", 1e9))
+        if amounts
+    ]
+    if all(peak for _, peak in given):
+        least = sum(max(amounts[name] / peak for amounts, peak in given) for name in medians if given)
     if least > 0:
         found["peak_percent"] = 100 * least / seconds
     return found

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import secrets
-import shlex
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -47,6 +46,7 @@ class CommandKernel(Kernel):
             "nvcc -O3 -Xptxas -v -DBLOCK={BLOCK} -o bench bench.cu",
             "./bench",
             space={"BLOCK": PowerOfTwo(32, 1024)},
+            default={"BLOCK": 256},
             directory="my_kernel",
         )
 
@@ -60,10 +60,11 @@ class CommandKernel(Kernel):
         build: Words with placeholders, or one text, see `CommandObjective`; ``None`` for no build.
         command: The benchmark, likewise.
         space: What can be configured: a `Space`, a dict of parameters, or a provider.
-        scores: Where the scores come from, see `CommandObjective`.
+        scores: Where the scores come from, see `CommandObjective`. If all are ``max:`` ones, the search needs
+            ``SearchConfiguration(problem_type="max")``, as any.
         directory: Where both run.
         constraints: Constraints of the space, if `space` is a dict.
-        default: The configuration in use today, if `space` is a dict.
+        default: The configuration in use today, the baseline, if `space` is a dict.
         initial_configs: Configurations to try first.
         outputs: Patterns (as of `fnmatch`) for the paths of the files that the command needs of a build;
             ``None``: all it has made or changed, 64 MiB at most. With the program alone, builds that differ
@@ -126,6 +127,7 @@ class CommandKernel(Kernel):
             **self._running,
         )
         self.num_objectives = self.objective.num_objectives
+        self.problem_type = self.objective.problem_type
         self.space = read_space(space, constraints, default)
         self.initial_configs = list(initial_configs)
         self.needs_gpu = needs_gpu
@@ -146,11 +148,6 @@ class CommandKernel(Kernel):
         if self._build:
             left_out = [settings.runs_dir().absolute()]
             self._copies = WorkingCopies(self.objective.directory, left_out)
-
-    @property
-    def problem_type(self) -> str:
-        """``max`` if high values are better for all scores, else ``min``."""
-        return self.objective.problem_type
 
     def compile(self, config: Any, target: Target, *, keep: bool = False) -> Artefact:
         """Run the build."""
@@ -230,13 +227,6 @@ class CommandKernel(Kernel):
             ConfigurationError: Always.
         """
         raise ConfigurationError("a CommandKernel is checked and timed by its command; call `run`")
-
-    def shown(self, config: Any, style: str) -> str:
-        """``flags``: the words of the build, or of the command if there is none."""
-        if style != "flags":
-            return super().shown(config, style)
-        words = self.objective.argv(config)
-        return shlex.join(words.get("build") or words["command"])
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class CudaKernel(CubinKernel):
             grid=lambda meta: -(-meta["n"] // meta["BLOCK"]),
             block=lambda meta: meta["BLOCK"],
             space={"BLOCK": Choice([64, 128, 256, 512]), "UNROLL": Choice([1, 2, 4])},
+            default={"BLOCK": 256, "UNROLL": 1},
             reference=lambda a: a["a"] * a["x"] + a["y"],
         )
 
@@ -165,8 +167,8 @@ class CudaKernel(CubinKernel):
         return Compiled(cubin.read_bytes(), result.stderr, ptx.read_bytes() if keep else b"")
 
     def shown(self, config: Any, style: str) -> str:
-        """``flags``: macros and flags for nvcc."""
-        return " ".join(self.options(config)) if style == "flags" else super().shown(config, style)
+        """``flags``: macros and flags for nvcc, quoted for a shell."""
+        return shlex.join(self.options(config)) if style == "flags" else super().shown(config, style)
 
 
 def read_source(source: str | os.PathLike[str], mark: str) -> tuple[str, list[Path]]:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.kernels.run_times import times_of
 from ciq_ray.kernels.selection import choose
 
 if TYPE_CHECKING:
     from ciq_ray.results import SearchResult
 
-__all__ = ["DispatchTable", "times_of"]
+__all__ = ["DispatchTable"]
 
 FORMAT: Final = "ciq-dispatch-table"
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
@@ -312,59 +313,6 @@ _NAMED: Final = '''\
 def config_for(shape):
     """The configuration for a shape."""
     return CONFIGS[TABLE[shape]]'''
-
-
-def times_of(
-    run: SearchResult | str | os.PathLike[str],
-) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """What a run measured of each candidate, by shape.
-
-    Args:
-        run: The result of a search, a run's folder or its number.
-
-    Returns:
-        Configurations by id, and for each id median milliseconds by shape, the median over its
-        measurements; of candidates that passed on every shape.
-
-    Raises:
-        ConfigurationError: The run has no times by shape.
-        JournalError: There is no such run, or its journal cannot be read.
-    """
-    from ciq_ray.resuming import run_folder
-    from ciq_ray.run_view import RunView
-
-    folder = run if isinstance(run, (str, os.PathLike)) else run.folder
-    if folder is None:
-        raise ConfigurationError("`run` is a table from elsewhere, without a journal; give the run's folder")
-    view = RunView(run_folder(Path(folder)))
-    configs: dict[str, Any] = {}
-    times: dict[str, dict[str, float]] = {}
-    for entry in view.entries.values():
-        measured = [_by_shape(outcome.metrics) for outcome in entry.outcomes if outcome.ok]
-        measured = [found for found in measured if found]
-        if measured:
-            configs[entry.id] = entry.config
-            times[entry.id] = {
-                shape: statistics.median(found[shape] for found in measured if shape in found)
-                for shape in measured[0]
-            }
-    shapes = max((set(found) for found in times.values()), key=len, default=set())
-    times = {name: found for name, found in times.items() if found.keys() == shapes}
-    if not times:
-        raise ConfigurationError(
-            f"{view.folder} has no times by shape; only searches of a kernel (`ciq_ray.kernels`) have them"
-        )
-    return configs, times
-
-
-def _by_shape(metrics: Mapping[str, Any]) -> dict[str, float]:
-    timing = metrics.get("timing")
-    if not isinstance(timing, Mapping):
-        return {}
-    found = {str(shape): one.get("median_ms") for shape, one in timing.items() if isinstance(one, Mapping)}
-    return {
-        shape: float(ms) for shape, ms in found.items() if isinstance(ms, (int, float)) and 0 < ms < math.inf
-    }
 
 
 def _numbers_in(shape: str | float | Sequence[float]) -> list[float]:

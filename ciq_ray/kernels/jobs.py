@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from ciq_ray.kernels.protocol import Artefact
     from searchers.outcome import Outcome
 
-__all__ = ["CANDIDATE", "PREPARE", "WINDOW", "Job", "Measuring", "TimingOptions"]
+__all__ = ["CANDIDATE", "DEVICE_LOST", "PREPARE", "WINDOW", "Job", "Measuring", "TimingOptions"]
 
 CANDIDATE: Final = "candidate"
 WINDOW: Final = "window"
 PREPARE: Final = "prepare"
+DEVICE_LOST: Final = "device_lost"
+"""Among the metrics of a ``lost`` job: true if later ones will be lost as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,12 @@ class TimingOptions:
         if self.max_samples < self.min_samples:
             raise ConfigurationError(
                 f"`max_samples` is {self.max_samples}, less than `min_samples`, {self.min_samples}"
+            )
+        wait_s = self.lock_wait_s
+        if wait_s is not None and not 0 <= wait_s < math.inf:
+            raise ConfigurationError(
+                f"`wait_for_device_s` (`lock_wait_s`) is {wait_s!r}; it must be a number of seconds of at "
+                "least 0, or None to wait for ever"
             )
         if len(self.seeds) < 1:
             raise ConfigurationError(

@@ -6,18 +6,19 @@ imported what timing needs, and forks the process with the context.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ciq_ray.errors import UnsupportedError, WorkerError
 from ciq_ray.kernels.compile_stage import CompileStage
-from ciq_ray.kernels.jobs import Job, TimingOptions
+from ciq_ray.kernels.jobs import PREPARE, Job, TimingOptions
 from ciq_ray.kernels.protocol import Kernel, Target
 from ciq_ray.kernels.timing_stage import TimingStage
 from ciq_ray.worker.ray_actor import Setup
@@ -29,11 +30,11 @@ from searchers.outcome import Outcome
 
 if TYPE_CHECKING:
     from ciq_ray.gpu.devices import Device
-    from ciq_ray.gpu.hold import Clocks
+    from ciq_ray.gpu.hold import Clocks, Held
 
 __all__ = ["ActorStage", "cluster_device", "compile_pool", "timing_pool"]
 
-_CLOCK_STATE: Final = "CIQ_CLOCK_STATE"
+_HELD: Final = "CIQ_HELD"
 _ASK_LIMIT_S: Final = 120.0
 
 
@@ -54,20 +55,27 @@ class ActorStage:
         """Do a job; see `TimingStage`."""
         if self._stage is None:
             device = _visible() if self.kernel.needs_gpu else None
-            self._stage = TimingStage(
-                self.kernel, device, self.options, clock_state=os.environ.get(_CLOCK_STATE)
-            )
+            self._stage = TimingStage(self.kernel, device, self.options, held=_held_by_parent())
+            if job.kind != PREPARE:
+                self._stage(Job(PREPARE))  # what goes wrong shows in the job itself
         return self._stage(job)
 
 
 @contextmanager
 def held(clocks: Clocks | None, wait_s: float | None) -> Iterator[None]:
-    """Hold the device that this process has been given; its child is told the state of the clocks."""
+    """Hold the device that this process has been given; its child is told what is held."""
     from ciq_ray.gpu.hold import Clocks, hold
 
     with hold(_visible(), clocks or Clocks(), wait_s=wait_s) as device:
-        os.environ[_CLOCK_STATE] = device.clock_state
+        os.environ[_HELD] = json.dumps(asdict(device))
         yield
+
+
+def _held_by_parent() -> Held | None:
+    from ciq_ray.gpu.hold import Held
+
+    told = os.environ.get(_HELD)
+    return None if told is None else Held(**json.loads(told))
 
 
 def timing_pool(

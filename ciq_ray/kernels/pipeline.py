@@ -13,99 +13,28 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from ciq_ray.errors import BaselineError, ConfigurationError, WorkerError
 from ciq_ray.kernels.artefacts import ArtefactStore
-from ciq_ray.kernels.jobs import Job
+from ciq_ray.kernels.jobs import CANDIDATE, WINDOW, Job
 from ciq_ray.kernels.protocol import LIBRARY, Artefact
+from ciq_ray.kernels.station import PREPARING, Flight, Settings, Stage, Station
+from ciq_ray.kernels.timing_stage import of_owner
 from ciq_ray.worker.protocol import Report, Task
 from searchers.outcome import RETRIED, Outcome
 
-__all__ = ["Pipeline", "Settings", "Stage", "Station"]
+__all__ = ["Pipeline"]
 
 logger = logging.getLogger(__name__)
 
 _CONTROL: Final = "ciq:control"
-_PREPARE: Final = "ciq:prepare"
 _SLOWER: Final = 1.25
 """A candidate that takes so many times as long as the incumbent is not measured to the last per cent."""
 _GRACE_S: Final = 1.0
 """For a compiler that keeps to its limit by itself, and says more than that it was killed."""
 _SLICE_S: Final = 0.005
-
-
-class Stage(Protocol):
-    """A pool of processes that do one thing, such as `ciq_ray.worker.slots.NativePool`."""
-
-    @property
-    def free(self) -> int: ...  # noqa: D102 - as in `ciq_ray.worker.protocol.StreamingWorker`
-    def submit(self, task: Task) -> None: ...  # noqa: D102
-    def poll(self, timeout: float) -> list[Report]: ...  # noqa: D102
-    def cancel(self) -> list[str]: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-
-
-@dataclass(slots=True, eq=False)
-class Station:
-    """Where candidates are timed: the owner of one device, or a pool of such owners.
-
-    Attributes:
-        stage: Calls a `ciq_ray.kernels.timing_stage.TimingStage` with jobs.
-        name: For people.
-        prepared: Whether it has been told to prepare.
-        ready: Whether it is prepared.
-        lost: Jobs in a row that its device did not survive.
-        most_lost: After so many it is not used any more.
-    """
-
-    stage: Stage
-    name: str = ""
-    prepared: bool = False
-    ready: bool = False
-    lost: int = 0
-    most_lost: int = 4
-
-    def prepare(self) -> None:
-        """Have it import and allocate what it needs, while the first candidates are compiled."""
-        if not self.prepared:
-            self.prepared = True
-            self.stage.submit(Task(_PREPARE, Job("prepare", None, b"")))
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a pipeline is run.
-
-    Attributes:
-        baseline: The configuration that devices measure as their control; ``None`` if there is none.
-        needs_baseline: Whether nothing can go on without it.
-        normalize: Whether reports carry the control's time as their baseline.
-        window: Whether a job is a window of a race: about 20 ms, and nothing shared between candidates.
-        fresh: Whether each candidate gets a process of its own.
-        in_ms: Whether values are milliseconds, and not ratios over several shapes.
-        compile_timeout: Seconds that compiling may take at most.
-    """
-
-    baseline: Any = None
-    needs_baseline: bool = False
-    normalize: bool = False
-    window: bool = False
-    fresh: bool = False
-    in_ms: bool = True
-    compile_timeout: float = 300.0
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    task: Task
-    began: float = 0.0
-    metrics: dict[str, Any] = field(default_factory=dict)
-    compile_s: float | None = None
-    artefact: bytes = b""
-    digest: str = ""
-    sharers: list[_Flight] = field(default_factory=list)
 
 
 class Pipeline:
@@ -116,6 +45,9 @@ class Pipeline:
         open_compilers: Opens the stage that compiles, when there is something to compile.
         stations: Where is timed; they stay open when the pipeline is closed.
         store: Compiled kernels, which outlive the pipeline as well.
+
+    Raises:
+        WorkerError: None of the stations can be used any more.
     """
 
     def __init__(
@@ -130,19 +62,19 @@ class Pipeline:
         self._compilers: Stage | None = None
         self._stations = list(stations)
         self._store = store
-        self._compiling: dict[str, _Flight] = {}
-        self._to_compile: deque[_Flight] = deque()
-        self._to_time: deque[_Flight] = deque()
-        self._timing: dict[tuple[int, str], _Flight] = {}
+        self._compiling: dict[str, Flight] = {}
+        self._to_compile: deque[Flight] = deque()
+        self._to_time: deque[Flight] = deque()
+        self._timing: dict[tuple[int, str], Flight] = {}
         # by digest: who is about to be timed, and who was, with what came of it
-        self._leading: dict[str, _Flight] = {}
+        self._leading: dict[str, Flight] = {}
         self._known: dict[str, tuple[str, Report]] = {}
+        self._told: set[str] = set()
         self._best_ms: float | None = None
         self._control: bytes | None = None
         self._fresh_next = settings.window
         self._done: list[Report] = []
-        for station in self._stations:
-            station.prepare()
+        self._usable()
         self._begin_control()
 
     # --- what comes in ---
@@ -155,7 +87,7 @@ class Pipeline:
     @property
     def places(self) -> int:
         """How many can be timed at a time."""
-        return len(self._timing) + sum(station.stage.free for station in self._stations)
+        return len(self._timing) + sum(station.stage.free for _, station in self._usable())
 
     def start_compilers(self) -> None:
         """Have compile workers come up before there is something for them."""
@@ -164,7 +96,7 @@ class Pipeline:
 
     def submit(self, task: Task) -> None:
         """Send a candidate on its way."""
-        flight = _Flight(task)
+        flight = Flight(task)
         if task.config == LIBRARY:
             self._to_time.append(flight)
             return
@@ -210,14 +142,19 @@ class Pipeline:
         self._compiling.clear()
         for number in {number for number, _ in self._timing}:
             self._stations[number].stage.cancel()
+            self._stations[number].owner_ended()
         self._timing.clear()
+        if self._control is None:
+            self._begin_control()  # its compiling may have been stopped with the rest
         return [name for name in ids if name != _CONTROL]
 
     def close(self) -> None:
         """Stop everything, and end the compile workers."""
-        self.cancel()
-        if self._compilers is not None:
-            self._compilers.close()
+        try:
+            self.cancel()
+        finally:
+            if self._compilers is not None:
+                self._compilers.close()
 
     # --- on its way ---
 
@@ -233,24 +170,24 @@ class Pipeline:
             self._compilers.submit(
                 Task(task.id, task.config, compile_timeout=limit, limit_s=limit + _GRACE_S)
             )
+        for _, station in self._usable():
+            station.prepare()
         if self._control is None:
             return
-        for number, station in enumerate(self._stations):
+        for number, station in self._usable():
             while self._to_time and station.ready and station.stage.free > 0:
                 flight = self._to_time.popleft()
                 self._timing[number, flight.task.id] = flight
                 station.stage.submit(Task(flight.task.id, self._job(flight), flight.task.generation))
 
-    def _job(self, flight: _Flight) -> Job:
+    def _job(self, flight: Flight) -> Job:
         settings, task = self._settings, flight.task
         fresh, self._fresh_next = settings.fresh or self._fresh_next, False
-        # in a race the baseline is there itself; over several shapes values are ratios to it
-        control = b"" if settings.window and settings.in_ms else self._control or b""
         return Job(
-            kind="window" if settings.window else "candidate",
+            kind=WINDOW if settings.window else CANDIDATE,
             config=task.config,
             artefact=flight.artefact,
-            control=control,
+            control=self._control or b"",
             control_config=settings.baseline,
             generation=task.generation,
             slower_than_ms=None if self._best_ms is None else self._best_ms * _SLOWER,
@@ -276,14 +213,14 @@ class Pipeline:
 
     def _begin_control(self) -> None:
         settings = self._settings
-        if settings.baseline is None:
+        if settings.baseline is None or settings.window:
             self._control = b""
             return
         kept = self._store.get(settings.baseline)
         if kept is not None:
             self._control = kept
         else:
-            self._to_compile.append(_Flight(Task(_CONTROL, settings.baseline)))
+            self._to_compile.appendleft(Flight(Task(_CONTROL, settings.baseline)))
 
     def _compile_report(self, report: Report) -> None:
         flight = self._compiling.pop(report.task_id, None)
@@ -297,12 +234,12 @@ class Pipeline:
             self._store.put(flight.task.config, report.attached)
             self._compiled(flight, outcome, report.attached)
         elif outcome.status in RETRIED:
-            self._done.append(replace(report, outcome=outcome))
+            self._report(replace(report, outcome=outcome))
         else:
             metrics = {"compile_at": [flight.began, time.time()], **outcome.metrics}
             seconds = outcome.compile_s if outcome.compile_s is not None else outcome.run_s
             outcome = replace(outcome, metrics=metrics, compile_s=seconds)
-            self._done.append(replace(report, outcome=outcome, attached=b""))
+            self._report(replace(report, outcome=outcome, attached=b""))
 
     def _control_compiled(self, outcome: Outcome, artefact: bytes) -> None:
         baseline = self._settings.baseline
@@ -319,12 +256,12 @@ class Pipeline:
         logger.warning("%s; devices are not watched for drift", text)
         self._control = b""
 
-    def _compiled(self, flight: _Flight, outcome: Outcome, artefact: bytes) -> None:
+    def _compiled(self, flight: Flight, outcome: Outcome, artefact: bytes) -> None:
         try:
             flight.digest = Artefact.from_bytes(artefact).digest
         except ConfigurationError as error:
             failed = Outcome("compile_error", message=f"`compile` did not return an artefact: {error}")
-            self._done.append(Report(flight.task.id, failed))
+            self._report(Report(flight.task.id, failed))
             return
         flight.artefact = artefact
         flight.metrics = {**outcome.metrics, "digest": flight.digest}
@@ -333,7 +270,7 @@ class Pipeline:
             flight.compile_s = outcome.compile_s if outcome.compile_s is not None else outcome.run_s
         if not self._settings.window:
             known = self._known.get(flight.digest)
-            if known is not None and known[0] != flight.task.id:  # its own label is measured again
+            if known is not None and flight.task.id not in self._told:  # else it is measured again
                 self._share(flight, *known)
                 return
             leader = self._leading.get(flight.digest)
@@ -346,19 +283,18 @@ class Pipeline:
     # --- the second stage ---
 
     def _time_report(self, number: int, station: Station, report: Report) -> None:
-        if report.task_id == _PREPARE:
-            if not report.outcome.ok:
-                raise WorkerError(f"{station.name} cannot be used: {report.outcome.message.strip()}")
-            station.ready = True
-            for note in report.outcome.metrics.get("notes", ()):
-                logger.warning("%s", note)
+        if report.task_id == PREPARING:
+            self._prepared(station, report.outcome)
             return
         flight = self._timing.pop((number, report.task_id), None)
         if flight is None:
             return
-        outcome = _of_timing(report.outcome)
+        outcome = of_owner(report.outcome)
         self._leading.pop(flight.digest, None)
-        self._check_station(station, outcome)
+        if outcome is not report.outcome:
+            station.owner_ended()
+        if station.is_given_up(outcome):
+            self._drop(station, outcome.message)
         self._check_control(outcome)
         report = self._settled(flight, report, outcome)
         if outcome.status in RETRIED:
@@ -373,7 +309,7 @@ class Pipeline:
         for sharer in flight.sharers:
             self._share(sharer, flight.task.id, report)
 
-    def _settled(self, flight: _Flight, report: Report, outcome: Outcome) -> Report:
+    def _settled(self, flight: Flight, report: Report, outcome: Outcome) -> Report:
         """The report of a candidate that has been through both stages."""
         outcome = replace(
             outcome,
@@ -392,10 +328,10 @@ class Pipeline:
             baseline=None if control is None else (float(control),),
             place=place,
         )
-        self._done.append(settled)
+        self._report(settled)
         return settled
 
-    def _share(self, flight: _Flight, name: str, report: Report) -> None:
+    def _share(self, flight: Flight, name: str, report: Report) -> None:
         """Give a candidate what its twin was measured with; it took no time on the device."""
         metrics = {key: value for key, value in report.outcome.metrics.items() if key != "gpu_at"}
         metrics.pop("compile_at", None)
@@ -405,16 +341,41 @@ class Pipeline:
             run_s=0.0,
             metrics={**metrics, **flight.metrics, "same_binary_as": name},
         )
-        self._done.append(replace(report, task_id=flight.task.id, outcome=outcome))
+        self._report(replace(report, task_id=flight.task.id, outcome=outcome))
 
-    def _check_station(self, station: Station, outcome: Outcome) -> None:
-        station.lost = station.lost + 1 if outcome.status == "lost" else 0
-        if station.lost < station.most_lost:
+    def _report(self, report: Report) -> None:
+        self._done.append(report)
+        if report.outcome.status not in RETRIED:
+            self._told.add(report.task_id)
+
+    # --- the devices ---
+
+    def _usable(self) -> list[tuple[int, Station]]:
+        """Stations by number; for a race the first, since only times of one device compare.
+
+        Raises:
+            WorkerError: There is none.
+        """
+        found = [(number, each) for number, each in enumerate(self._stations) if not each.dropped]
+        if not found:
+            names = ", ".join(station.name for station in self._stations)
+            raise WorkerError(f"no device can be used any more: {names}")
+        return found[:1] if self._settings.window else found
+
+    def _prepared(self, station: Station, outcome: Outcome) -> None:
+        if not outcome.ok:
+            self._drop(station, outcome.message)
             return
-        station.ready = False
-        logger.warning("%s is not used any more: %s", station.name, outcome.message)
-        if not any(other.ready for other in self._stations):
-            raise WorkerError(f"no device is left; the last one, {station.name}: {outcome.message}")
+        station.is_prepared()
+        for note in outcome.metrics.get("notes", ()):
+            logger.warning("%s", note)
+
+    def _drop(self, station: Station, why: str) -> None:
+        station.ready, station.dropped = False, True
+        text = f"{station.name} cannot be used: {why.strip()}"
+        if self._settings.window or all(other.dropped for other in self._stations):
+            raise WorkerError(text)
+        logger.warning("%s; the search goes on without it", text)
 
     def _check_control(self, outcome: Outcome) -> None:
         failed = outcome.metrics.get("control_failed")
@@ -426,10 +387,3 @@ def _of_compiling(outcome: Outcome) -> Outcome:
     """What a failure of the process that compiles says about the candidate."""
     status = {"run_timeout": "compile_timeout", "run_error": "compile_error"}.get(outcome.status)
     return outcome if status is None else replace(outcome, status=status)
-
-
-def _of_timing(outcome: Outcome) -> Outcome:
-    """What the owner of a device answered; if it died instead, that says nothing about the candidate."""
-    if outcome.ok or outcome.status in RETRIED or "gpu_at" in outcome.metrics:
-        return outcome
-    return Outcome("lost", message=f"the owner of the device: {outcome.message}")

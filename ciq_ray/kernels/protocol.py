@@ -170,6 +170,7 @@ class Kernel(ABC):
         space: What can be configured, its default being the baseline.
         initial_configs: What is tried first; the first of them is the baseline if there is any.
         num_objectives: How many values an evaluation has.
+        problem_type: ``min`` if low values are better, as of times, else ``max``.
         shapes: Problems it is run on, by name; one, ``{"": None}``, unless said otherwise.
         flops: Floating-point operations of a launch for each shape name; empty if unknown.
         bytes: Bytes a launch has to move for each shape name; empty if unknown.
@@ -183,6 +184,7 @@ class Kernel(ABC):
     space: Space
     initial_configs: Sequence[Any] = ()
     num_objectives: int = 1
+    problem_type: str = "min"
     shapes: Mapping[str, Any] = {"": None}
     flops: Mapping[str, float] = {}
     bytes: Mapping[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ciq_ray.kernels.protocol import LIBRARY, Kernel
@@ -15,11 +16,9 @@ if TYPE_CHECKING:
     from ciq_ray.kernels.jobs import TimingOptions
     from ciq_ray.worker.protocol import Report
 
-__all__ = ["time_kernel"]
+__all__ = ["calls", "time_kernel"]
 
 _POLL_S: Final = 1.0
-_END_GRACE_S: Final = 3.0
-"""Seconds for the owner of the device to put clocks back."""
 
 
 def time_kernel(
@@ -49,30 +48,37 @@ def time_kernel(
     from ciq_ray.kernels.compile_stage import CompileStage
     from ciq_ray.kernels.jobs import CANDIDATE, PREPARE, Job, TimingOptions
     from ciq_ray.kernels.stations import target_of
-    from ciq_ray.kernels.timing_stage import TimingStage
+    from ciq_ray.kernels.timing_stage import TimingStage, of_owner
 
     place = _device(kernel, device)
     compiled, artefact = Outcome("ok", (0.0,)), b""
     if config != LIBRARY:
-        (report,) = _calls(CompileStage(kernel, target_of(place)), config)
+        (report,) = calls(CompileStage(kernel, target_of(place)), config)
         compiled, artefact = report.outcome, report.attached
         if not compiled.ok:
             return compiled
     stage = TimingStage(kernel, place, options or TimingOptions())
-    prepared, *timed = _calls(stage, Job(PREPARE), Job(CANDIDATE, config, artefact))
+    prepared, *timed = calls(stage, Job(PREPARE), Job(CANDIDATE, config, artefact))
+    outcome = of_owner((timed or [prepared])[0].outcome)
     if not timed:
-        return prepared.outcome
-    outcome = timed[0].outcome
+        return outcome
     return replace(outcome, compile_s=compiled.compile_s, metrics={**compiled.metrics, **outcome.metrics})
 
 
-def _calls(function: Callable[[Any], Any], *arguments: Any) -> list[Report]:
-    """Call a function in a process, up to the first failure."""
+def calls(function: Callable[[Any], Any], *arguments: Any, log_dir: Path | None = None) -> list[Report]:
+    """Call a stage in a process of its own, up to the first failure.
+
+    Args:
+        function: The stage.
+        *arguments: What it is called with, one after another.
+        log_dir: Where what the process prints goes.
+    """
+    from ciq_ray.kernels.timing_stage import END_GRACE_S
     from ciq_ray.worker.protocol import Task
     from ciq_ray.worker.slots import NativePool
 
     reports: list[Report] = []
-    with closing(NativePool(function, num_workers=1, end_grace_s=_END_GRACE_S)) as pool:
+    with closing(NativePool(function, num_workers=1, log_dir=log_dir, end_grace_s=END_GRACE_S)) as pool:
         for argument in arguments:
             pool.submit(Task("0", argument))
             found = pool.poll(_POLL_S)

@@ -10,6 +10,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +18,10 @@ from ciq_ray.errors import ConfigurationError
 from ciq_ray.kernels.artefacts import ArtefactStore
 from ciq_ray.kernels.compile_stage import CompileStage
 from ciq_ray.kernels.options import KernelOptions, read_options
-from ciq_ray.kernels.pipeline import Pipeline, Settings, Stage, Station
+from ciq_ray.kernels.pipeline import Pipeline
 from ciq_ray.kernels.protocol import Kernel, Target
-from ciq_ray.kernels.timing_stage import TimingStage
+from ciq_ray.kernels.station import Settings, Stage, Station
+from ciq_ray.kernels.timing_stage import END_GRACE_S, TimingStage
 from ciq_ray.kernels.worker import KernelWorker
 from ciq_ray.types import WorkerTypes
 from ciq_ray.worker.pool import available_cpus
@@ -41,8 +43,6 @@ _MAX_REGISTERS: Final = 65536
 _SHARED_KIB: Final = {70: 96, 72: 96, 75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227}
 """KiB of shared memory that a block can have by opting in: CUDA C++ Programming Guide, "Technical
 Specifications per Compute Capability"; 99 for those that are not in it."""
-_END_GRACE_S: Final = 3.0
-"""Seconds that the owner of a device has to put its clocks back, before it is killed."""
 
 
 def target_of(device: Device | None) -> Target:
@@ -96,6 +96,7 @@ class Stations:
         self._stations: list[Station] = []
         self._target = Target(0)
         self._open_compilers: Callable[[int | None, Path, Path], Stage] = self._local_compilers
+        self._open_owners: Callable[[int | None], Stage]
 
     def __enter__(self) -> Self:
         others = RAY_OPTIONS if self._on_ray else ()
@@ -118,6 +119,15 @@ class Stations:
         """Whether scores come from several devices, and compare as ratios to the control of each."""
         return len(self._stations) > 1 or (self._on_ray and self._options.devices != 1)
 
+    @property
+    def compares_times(self) -> bool:
+        """Whether a score is a time, which says nothing without the device it is of.
+
+        Over several shapes it is a ratio to the control already, and of a kernel that times itself it may
+        be several numbers of any kind.
+        """
+        return len(self._kernel.shapes) == 1 and self._kernel.num_objectives == 1
+
     def worker(
         self, cache: Path, *, baseline: Any, normalize: bool, needed: bool, racing: bool
     ) -> KernelWorker:
@@ -129,14 +139,25 @@ class Stations:
             normalize: Whether scores are ratios to it.
             needed: Whether nothing can go on without it.
             racing: Whether it is for a block of a race.
+
+        Raises:
+            ConfigurationError: Scores of this kernel cannot be normalised.
         """
+        if normalize and self._kernel.num_objectives > 1:
+            raise ConfigurationError(
+                f"`normalize` is set, and {type(self._kernel).__name__} has {self._kernel.num_objectives} "
+                "objectives; a kernel's control is one time, so search for them without `normalize`"
+            )
+        if racing and self._on_ray and self.multiple:
+            self._keep_one_owner()
+        single = len(self._kernel.shapes) == 1
         settings = Settings(
             baseline=baseline,
-            needs_baseline=needed or normalize or len(self._kernel.shapes) > 1,
-            normalize=(normalize or self.multiple) and not racing and len(self._kernel.shapes) == 1,
+            needs_baseline=needed or normalize or not single,
+            normalize=normalize and single and not racing,
             window=racing,
             fresh=self._isolated,
-            in_ms=len(self._kernel.shapes) == 1,
+            in_ms=single,
             compile_timeout=self._options.compile_timeout,
         )
         store = ArtefactStore(cache / "artefacts")
@@ -169,10 +190,17 @@ class Stations:
     def _devices(self) -> list[Device | None]:
         if not self._kernel.needs_gpu:
             return [None]
-        from ciq_ray.gpu.devices import devices
+        from ciq_ray.gpu.devices import devices, one_of_each_card
 
         chosen = self._options.devices
         found = devices([chosen] if isinstance(chosen, (int, str)) else chosen)
+        apart = one_of_each_card(found)
+        if chosen is not None and len(apart) < len(found):
+            raise ConfigurationError(
+                f"`devices` is {chosen!r}: several instances (MIG) of one card, which share its clock and "
+                "power and spoil each other's times; name one of each card"
+            )
+        found = apart
         kinds = {device.arch: device.name for device in found}
         if len(kinds) > 1:
             raise ConfigurationError(
@@ -183,10 +211,10 @@ class Stations:
 
     def _station(self, device: Device | None, stack: ExitStack) -> Station:
         stage = TimingStage(self._kernel, device, self._options.timing)
-        pool = NativePool(stage, num_workers=1, end_grace_s=_END_GRACE_S)
+        pool = NativePool(stage, num_workers=1, end_grace_s=END_GRACE_S)
         stack.callback(pool.close)
         station = Station(pool, "the CPU" if device is None else f"{device.name} ({device.uuid})")
-        station.prepare()
+        station.prepare()  # while the search is made ready
         return station
 
     def _local_compilers(self, most: int | None, cache: Path, logs: Path) -> Stage:
@@ -216,9 +244,15 @@ class Stations:
             compilers["runtime_env"] = given["runtime_env"]
         stack.enter_context(connected(self._num_workers, ActorOptions(compilers)))
         self._target = target_of(on_ray.cluster_device(owners) if self._kernel.needs_gpu else None)
-        pool = on_ray.timing_pool(self._kernel, self._options.timing, owners, count)
-        stack.callback(pool.close)
-        self._stations.append(Station(pool, "the cluster", prepared=True, ready=True, most_lost=20))
+        self._open_owners = lambda most: on_ray.timing_pool(self._kernel, self._options.timing, owners, most)
+        self._stations.append(Station(self._open_owners(count), "the cluster", pooled=True))
+        stack.callback(lambda: self._stations[0].stage.close())
         self._open_compilers = lambda most, cache, logs: on_ray.compile_pool(
             self._kernel, self._target, compilers, most
         )
+
+    def _keep_one_owner(self) -> None:
+        """For the race, in which only windows of one device compare."""
+        self._stations[0].stage.close()
+        self._stations[0] = Station(self._open_owners(1), "the cluster", pooled=True)
+        self._options = replace(self._options, devices=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,19 +19,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ciq_ray.errors import CiqError, ConfigurationError, UnsupportedError, WorkerError
 from ciq_ray.gpu.child import ChildDied, ChildFailed, ChildTimeout, ForkedChild
-from ciq_ray.kernels.jobs import CANDIDATE, PREPARE, Job, Measuring, TimingOptions
+from ciq_ray.kernels.jobs import CANDIDATE, DEVICE_LOST, PREPARE, Job, Measuring, TimingOptions
 from ciq_ray.kernels.timing_child import Canary, Evaluate, Prepare, import_for, is_sticky, serve
 from ciq_ray.worker.pool import failure_message
 from searchers.outcome import RETRIED, Outcome
 
 if TYPE_CHECKING:
     from ciq_ray.gpu.devices import Device
+    from ciq_ray.gpu.hold import Held
     from ciq_ray.kernels.protocol import Kernel
 
-__all__ = ["Job", "TimingOptions", "TimingStage"]
+__all__ = ["END_GRACE_S", "Job", "TimingOptions", "TimingStage", "of_owner"]
+
+END_GRACE_S: Final = 3.0
+"""Seconds that a process needs at its end to put clocks back; for the pool that has it."""
 
 _OUTPUT: Final = Path("/dev/stderr")
 """Where the child's output goes: the owner's own, which is the log of its pool."""
+_DYING_S: Final = 10.0
+_DYING_AT_END_S: Final = 1.0
 _STARTS: Final = 2
 _DRIFT_TRIES: Final = 3
 
@@ -47,7 +53,7 @@ class TimingStage:
         device: Where; ``None`` for the CPU.
         options: How.
         measuring: Makes what checks and times in the child, in place of `ciq_ray.kernels.bench.Bench`.
-        clock_state: The state of the clocks, if this process's parent holds the device already.
+        held: What is held of the device already, if this process's parent does.
 
     Raises:
         ConfigurationError: A kernel for a GPU without a device.
@@ -60,7 +66,7 @@ class TimingStage:
         options: TimingOptions,
         *,
         measuring: Callable[..., Measuring] | None = None,
-        clock_state: str | None = None,
+        held: Held | None = None,
     ) -> None:
         if kernel.needs_gpu and device is None:
             raise ConfigurationError(
@@ -71,10 +77,10 @@ class TimingStage:
         self.device = device
         self.options = options
         self._measuring = measuring
-        self._clock_state = clock_state or "unknown"
-        self._notes: list[str] = []
-        self._core_mhz: int | None = None
-        self._holding = clock_state is not None
+        self._clock_state = "unknown" if held is None else held.clock_state
+        self._notes: list[str] = [] if held is None else held.notes
+        self._core_mhz = None if held is None else held.core_mhz
+        self._holding = held is not None
         self._quarantined = ""
         self._child: ForkedChild | None = None
         self._imported = False
@@ -110,7 +116,8 @@ class TimingStage:
                 yield
             finally:
                 self._holding = False
-                self._end_child()
+                # one that does not die must not keep the clocks from being put back within END_GRACE_S
+                self._end_child(_DYING_AT_END_S)
 
     def __call__(self, job: Job) -> Outcome:
         """Do a job.
@@ -118,10 +125,11 @@ class TimingStage:
         Returns:
             For ``prepare`` what the device can do, in ``metrics``. For the others what `Measuring.evaluate`
             found, or ``run_error``, ``run_timeout`` and ``resource_exceeded`` for what it did to its
-            process, and ``lost`` if the device cannot be used. ``metrics`` has ``gpu`` (with ``off_clock``
-            if a lock of its clock did not hold), ``gpu_at`` (begin and end in seconds of ``time.time``)
-            and, with a control, ``control_ms``; besides ``control_failed`` if the control does not work,
-            and ``control_drift``, its relative change, if that stayed beyond the limit.
+            process, and ``lost`` if the device cannot be used (with ``device_lost`` if that is so for later
+            jobs, too). ``metrics`` has ``gpu`` (with ``off_clock`` if a lock of its clock did not hold),
+            ``gpu_at`` (begin and end in seconds of ``time.time``) and, if the job has a control,
+            ``control_ms``; besides ``control_failed`` if the control does not work, and ``control_drift``,
+            its relative change, if that stayed beyond the limit.
         """
         begun = time.time()
         try:
@@ -130,7 +138,7 @@ class TimingStage:
                 self._end_child()
             outcome = self._prepare() if job.kind == PREPARE else self._measured(job)
         except _DeviceLostError as error:
-            outcome = Outcome("lost", message=str(error))
+            outcome = Outcome("lost", message=str(error), metrics={DEVICE_LOST: True})
         ended = time.time()
         metrics = {**outcome.metrics, "gpu_at": [begun, ended], **self._about_device(outcome)}
         return replace(outcome, metrics=metrics, run_s=ended - begun)
@@ -151,6 +159,8 @@ class TimingStage:
         return Outcome("ok", (0.0,), metrics={**(self._prepared or {}), "notes": self._notes})
 
     def _measured(self, job: Job) -> Outcome:
+        if not job.control:
+            return self._evaluate(job, None)
         if self._control_is_due(job):
             failed = self._measure_control(job)
             if failed is not None:
@@ -186,8 +196,6 @@ class TimingStage:
     # --- the control ---
 
     def _control_is_due(self, job: Job) -> bool:
-        if not job.control:
-            return False
         new = self._generation is None or job.generation > self._generation
         return new or self._since_control >= self.options.control_every
 
@@ -196,6 +204,11 @@ class TimingStage:
         control = Job(CANDIDATE, job.control_config, job.control, generation=job.generation)
         for attempt in range(_DRIFT_TRIES + 1):
             outcome = self._evaluate(control, None)
+            if not outcome.ok and outcome.status not in RETRIED:
+                # once more in a new process: what ran before it may have left the old one spoiled
+                self._end_child()
+                self._suspect = True
+                outcome = self._evaluate(control, None)
             if outcome.status in RETRIED:
                 return replace(outcome, message=f"the control: {outcome.message}")
             if not outcome.ok:
@@ -216,8 +229,8 @@ class TimingStage:
     def _about_control(self) -> dict[str, Any]:
         about: dict[str, Any] = {}
         if self._control:
-            times = self._control.values()
-            about["control_ms"] = math.exp(sum(map(math.log, times)) / len(times))
+            times = [*self._control.values()]
+            about["control_ms"] = times[0] if len(times) == 1 else statistics.geometric_mean(times)
         if self._control_failed:
             about["control_failed"] = self._control_failed
         if abs(self._drift) > self.options.drift:
@@ -240,7 +253,8 @@ class TimingStage:
         if self.device is None:
             return {}
         device, state = self.device, self._clock_state
-        about = {"uuid": device.uuid, "name": device.name, "driver": device.driver, "clock_state": state}
+        about: dict[str, Any] = {"uuid": device.uuid, "name": device.name, "arch": device.arch}
+        about |= {"driver": device.driver, "clock_state": state}
         if self._core_mhz is not None:
             from ciq_ray.gpu.evidence import Evidence, off_clock
 
@@ -261,6 +275,8 @@ class TimingStage:
             self._suspect = True
         if self._child is not None:
             return self._child
+        if self._suspect and (gone := _what_is_lost(self.device)):
+            raise self._quarantine(gone)
         try:
             self._import()
         except (ImportError, UnsupportedError) as error:
@@ -288,10 +304,10 @@ class TimingStage:
             import_for(self.kernel)
             self._imported = True
 
-    def _end_child(self) -> None:
+    def _end_child(self, dying_s: float = _DYING_S) -> None:
         child, self._child = self._child, None
         if child is not None:
-            child.close()
+            child.close(dying_s)
 
     def _quarantine(self, problem: str) -> _DeviceLostError:
         name = "the CPU" if self.device is None else f"{self.device.name} ({self.device.uuid})"
@@ -299,8 +315,29 @@ class TimingStage:
         return _DeviceLostError(self._quarantined)
 
 
+def of_owner(outcome: Outcome) -> Outcome:
+    """What the process that has a `TimingStage` answered; if it died instead, no candidate is to blame."""
+    if outcome.ok or outcome.status in RETRIED or "gpu_at" in outcome.metrics:
+        return outcome
+    return Outcome("lost", message=f"the owner of the device: {outcome.message}")
+
+
 class _DeviceLostError(WorkerError):
     """Nothing can be timed here; not the candidate's fault."""
+
+
+def _what_is_lost(device: Device | None) -> str:
+    """NVML's words, if it knows that the device is gone."""
+    if device is None:
+        return ""
+    from ciq_ray.gpu.nvml import NvmlError, nvml
+
+    try:
+        with nvml() as session:
+            session.handle(device.uuid)
+    except NvmlError as error:
+        return str(error) if error.kind == "lost" else ""
+    return ""
 
 
 def _say(note: str) -> None:

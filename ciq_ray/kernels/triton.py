@@ -19,6 +19,7 @@ from ciq_ray.kernels.arguments import Arguments, packed
 from ciq_ray.kernels.array_kernel import ArrayKernel, Computation, Extent, Figure
 from ciq_ray.kernels.autotune import read_autotuner
 from ciq_ray.kernels.jit import enable_pickling
+from ciq_ray.kernels.pasting import TRITON_OPTIONS, as_triton
 from ciq_ray.kernels.protocol import Artefact, Resources, Target
 from ciq_ray.kernels.resources import combined, disassembled, needs
 from ciq_ray.kernels.specialise import Specialisation, specialise
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from ciq_ray.gpu.runtime import Runtime
     from ciq_ray.kernels.protocol import Launch, Workload
 
-__all__ = ["OPTION_NAMES", "TritonKernel"]
-
-OPTION_NAMES: Final = ("num_warps", "num_stages", "num_ctas", "maxnreg")
-"""Parameters of a space that are the compiler's, and not ``tl.constexpr`` arguments of the function."""
+__all__ = ["TritonKernel"]
 
 _WARP: Final = 32
 _KEPT: Final = ("ttir", "ttgir", "llir", "ptx")
@@ -48,6 +46,7 @@ class TritonKernel(ArrayKernel):
             arguments={"x": Tensor(1 << 24), "y": Tensor(1 << 24), "out": Output(1 << 24), "n": 1 << 24},
             grid=lambda meta: (triton.cdiv(meta["n"], meta["BLOCK"]),),
             space={"BLOCK": PowerOfTwo(64, 4096), "num_warps": Choice([1, 2, 4, 8])},
+            default={"BLOCK": 1024, "num_warps": 4},
             reference=lambda a: a["x"] + a["y"],
         )
 
@@ -139,7 +138,8 @@ class TritonKernel(ArrayKernel):
     ) -> Self:
         """Take over a function under ``@triton.autotune``.
 
-        Its configurations become the `initial_configs`, the first one the baseline.
+        Its configurations become the `initial_configs`, the first one the baseline. What it says besides of
+        how to tune (``key``, ``prune_configs_by``, ``warmup``, ``rep``) is left behind.
 
         Args:
             autotuner: What the decorator made.
@@ -153,10 +153,11 @@ class TritonKernel(ArrayKernel):
 
         Raises:
             ConfigurationError: It is no such function, or has what cannot be taken over (pre-hooks,
-                ``@triton.heuristics``); or an option is none of the class's.
+                ``@triton.heuristics``); or what it restores before each launch is not ``inout``.
+            TypeError: An option is none of the class's.
         """
-        function, configs, spanned = read_autotuner(autotuner, OPTION_NAMES)
-        return cls(
+        function, configs, spanned, restored = read_autotuner(autotuner, TRITON_OPTIONS)
+        kernel = cls(
             function,
             arguments=arguments,
             grid=grid,
@@ -165,6 +166,14 @@ class TritonKernel(ArrayKernel):
             constraints=constraints,
             **{"initial_configs": configs, **options},
         )
+        first = next(iter(kernel.resolved().values()))
+        for name in restored:
+            if getattr(first.get(name), "role", "inout") != "inout":
+                raise ConfigurationError(
+                    f"`arguments`: @triton.autotune puts {name!r} back before each launch, so it must be "
+                    'role="inout", with init="zeros" if it is in reset_to_zero'
+                )
+        return kernel
 
     # --- compiling ---
 
@@ -196,7 +205,7 @@ class TritonKernel(ArrayKernel):
         return Artefact(binary, combined(resources), meta, files, "\n".join(filter(None, messages)))
 
     def _specialised(self, arguments: Mapping[str, Any], config: Mapping[str, Any]) -> Specialisation:
-        constants = {name: value for name, value in config.items() if name not in OPTION_NAMES}
+        constants = {name: value for name, value in config.items() if name not in TRITON_OPTIONS}
         return specialise(self.function.params, arguments, constants)
 
     def _compile(self, chosen: Specialisation, config: Mapping[str, Any], target: Target) -> tuple[Any, str]:
@@ -206,7 +215,7 @@ class TritonKernel(ArrayKernel):
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
 
-        options = {**self.options, **{name: config[name] for name in OPTION_NAMES if config.get(name)}}
+        options = {**self.options, **{name: config[name] for name in TRITON_OPTIONS if config.get(name)}}
         source = ASTSource(self.function, chosen.signature, chosen.constants, chosen.attributes)
         printed = io.StringIO()
         try:
@@ -266,9 +275,7 @@ class TritonKernel(ArrayKernel):
         """``triton``: a ``triton.Config`` to paste into ``@triton.autotune``."""
         if style != "triton":
             return super().shown(config, style)
-        constants = {name: value for name, value in config.items() if name not in OPTION_NAMES}
-        options = "".join(f", {name}={config[name]!r}" for name in OPTION_NAMES if config.get(name))
-        return f"triton.Config({constants!r}{options})"
+        return as_triton(config)
 
 
 @contextlib.contextmanager

@@ -24,12 +24,13 @@ __all__ = ["KernelWorker"]
 _STEP_S: Final = 0.2
 _SWITCH_S: Final = 0.0005
 """How soon a searcher that computes lets go of the interpreter, for a device to get its next candidate."""
+_END_LIMIT_S: Final = 10.0
 _AHEAD: Final = 3
 """Candidates that are compiled and wait, for each place on a device."""
 
 
 class KernelWorker:
-    """See `ciq_ray.worker.protocol.StreamingWorker`; made by `ciq_ray.kernels.devices_of_search.Devices`.
+    """See `ciq_ray.worker.protocol.StreamingWorker`; made by `ciq_ray.kernels.stations.Stations`.
 
     Args:
         make: Makes the pipeline, in the thread that will drive it.
@@ -47,6 +48,7 @@ class KernelWorker:
         self._most = 1
         self._error: BaseException | None = None
         self._wish = ""
+        self._over = threading.Event()
         self._wake, self._bell = -1, -1
         self._switches = 0.005
 
@@ -63,7 +65,11 @@ class KernelWorker:
         """Start; what the arguments say was said when this worker was made."""
         if self._thread is not None:
             raise WorkerError("the worker is open already; `close` it first")
-        self._wake, self._bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wish, self._error = "", None
+        self._over.clear()
+        self._wake, self._bell = os.pipe()
+        for number in (self._wake, self._bell):
+            os.set_blocking(number, False)
         self._switches = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._thread = threading.Thread(target=self._work, name="ciq-kernels", daemon=True)
@@ -115,8 +121,14 @@ class KernelWorker:
         with self._lock:
             self._wish = "close"
             self._ring()
-        thread.join()
         sys.setswitchinterval(self._switches)
+        try:
+            self._over.wait()
+        except BaseException:  # Ctrl-C, or SIGTERM; what is being ended has to be ended all the same
+            # (`Thread.join` may take a thread for ended once it was interrupted itself)
+            self._over.wait(_END_LIMIT_S)
+            raise
+        thread.join()
         for number in (self._wake, self._bell):
             os.close(number)
 
@@ -131,6 +143,8 @@ class KernelWorker:
             with self._lock:
                 self._error = error
                 self._lock.notify_all()
+        finally:
+            self._over.set()
 
     def _turn(self, pipeline: Pipeline) -> bool:
         with self._lock:

@@ -85,9 +85,11 @@ class ArrayWorkload(Workload):
             # one stream of random numbers for each array
             self._make(name, tensor, seed * 1009 + number)
         self.in_place = bool(self._pristine)
-        expected = _by_name(reference(self.values), [n for n, t in tensors.items() if t.role != "in"])
+        outputs = [name for name, tensor in tensors.items() if tensor.role != "in"]
+        expected = _by_name(reference(self.values), outputs, "reference")
         self._expected: dict[str, tuple[Any, float, float]] = {}
         for name, array in expected.items():
+            array = self._own(array)
             tolerance = TOLERANCE.get(tensors[name].dtype, 0.0)
             absolute = tolerance * _root_mean_square(array) if atol is None and tolerance else atol or 0.0
             self._expected[name] = array, tolerance if rtol is None else rtol, absolute
@@ -137,6 +139,33 @@ class ArrayWorkload(Workload):
                     return f"{name}: the kernel wrote outside of the array, {where} it"
         return ""
 
+    def disagreement(self, result: Any) -> str:
+        """Compare what a library has returned, one array or arrays by name, with what should come out.
+
+        Returns:
+            Nothing if they agree, or if it returned something else than arrays; else what differs.
+        """
+        if not isinstance(result, Mapping) and not hasattr(result, "shape"):
+            return ""
+        self._runtime.synchronize()
+        for name, array in _by_name(result, list(self._expected), "library").items():
+            expected, rtol, atol = self._expected[name]
+            difference = self._runtime.difference(array, expected, rtol, atol)
+            if difference:
+                return f"{name}: {difference}"
+        return ""
+
+    def _own(self, expected: Any) -> Any:
+        """What is expected, copied if it is one of the inputs, or a part of one: a kernel may spoil those."""
+        if not hasattr(expected, "nbytes"):
+            return expected
+        begin = self._runtime.pointer(expected)
+        for array in self.arrays.values():
+            first = self._runtime.pointer(array)
+            if first <= begin < first + int(array.nbytes):
+                return self._runtime.copy(expected)
+        return expected
+
     def _make(self, name: str, tensor: Tensor, seed: int) -> None:
         if tensor.role != "out":
             self.arrays[name] = self._runtime.array(tensor.shape, tensor.dtype, tensor.init, seed)
@@ -153,17 +182,17 @@ def _guard_length(dtype: str) -> int:
     return _GUARD_BYTES // ITEM_BYTES[dtype]
 
 
-def _by_name(result: Any, names: list[str]) -> dict[str, Any]:
+def _by_name(result: Any, names: list[str], what: str) -> dict[str, Any]:
     if not isinstance(result, Mapping):
         if len(names) != 1:
             raise ConfigurationError(
-                f"`reference` returned {type(result).__name__}, but there are {len(names)} outputs; return a "
+                f"`{what}` returned {type(result).__name__}, but there are {len(names)} outputs; return a "
                 f"dict with {', '.join(names)}"
             )
         result = {names[0]: result}
     if set(result) != set(names):
         raise ConfigurationError(
-            f"`reference` returned {', '.join(map(str, result))}; the outputs are {', '.join(names)}"
+            f"`{what}` returned {', '.join(map(str, result))}; the outputs are {', '.join(names)}"
         )
     return dict(result)
 

@@ -258,6 +258,7 @@ def _verdict_of(result: SearchResult, view: RunView | None) -> dict[str, Any] | 
     return {
         "verdict": race.verdict.to_dict(),
         "control": race.control.to_dict(),
+        "library": None if race.library is None else race.library.to_dict(),
         "winner": race.winner.id,
         "chosen": race.chosen.id,
         "config": race.chosen.config,

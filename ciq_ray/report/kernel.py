@@ -33,7 +33,7 @@ def kernel_section(data: ReportData) -> Section | None:
     default = baseline_row(data)
     if default is not None and default.id != best.id:
         rows.append(("default", default))
-    parts = [_compared(rows), _library(data), _shapes(rows), _devices(data)]
+    parts = [_compared(rows, data.score_names[0]), _library(data), _shapes(rows), _devices(data)]
     return Section("kernel", "Kernel", *(part for part in parts if part))
 
 
@@ -60,9 +60,9 @@ def _chosen(data: ReportData) -> Evaluated:
     return data.rows[int(data.front[0])]
 
 
-def _compared(rows: Sequence[tuple[str, Evaluated]]) -> str:
+def _compared(rows: Sequence[tuple[str, Evaluated]], score: str) -> str:
     names = present(row.metrics for _, row in rows)
-    head = ["", "candidate", *_score_titles(rows), *(COLUMNS[name][0] for name in names)]
+    head = ["", "candidate", _score_title(rows, score), *(COLUMNS[name][0] for name in names)]
     with_blocks = any(_blocks(row.metrics) is not None for _, row in rows)
     if with_blocks:
         head += ["threads", "blocks/SM by registers"]
@@ -78,9 +78,10 @@ def _compared(rows: Sequence[tuple[str, Evaluated]]) -> str:
     return _table(head, lines)
 
 
-def _score_titles(rows: Sequence[tuple[str, Evaluated]]) -> list[str]:
-    several = any(len(_timings(row.metrics)) > 1 for _, row in rows)
-    return ["mean ratio to the default" if several else "ms"]
+def _score_title(rows: Sequence[tuple[str, Evaluated]], score: str) -> str:
+    """What the score is; a kernel that times itself alone knows that."""
+    shapes = max(len(_timings(row.metrics)) for _, row in rows)
+    return {0: score, 1: "ms"}.get(shapes, "mean ratio to the default")
 
 
 def _blocks(metrics: Mapping[str, Any]) -> int | None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from ciq_ray.compilers import TOOLS, find_tool, tool_version
 from ciq_ray.errors import CiqError, ConfigurationError, UnsupportedError
-from ciq_ray.gpu.devices import Device, devices
+from ciq_ray.gpu.devices import Device, devices, one_of_each_card
 from ciq_ray.gpu.hold import Clocks, set_clocks
 
 __all__ = ["ctk_supports_compileiq", "gpu_benchmark_mode", "has_nvidia_smi"]
@@ -122,8 +122,7 @@ def _cards(gpu_id: int | str | list[str | int] | None, raise_on_failure: bool) -
             raise
         _warn(str(error))
         return []
-    cards = {device.parent: device for device in found}
-    return [cards[uuid] for uuid in sorted(cards)]
+    return sorted(one_of_each_card(found), key=lambda device: device.parent)
 
 
 def _warn(text: str) -> None:

@@ -20,7 +20,7 @@ from ciq_ray.errors import WorkerError
 from ciq_ray.worker.child import HEADER, encode
 from ciq_ray.worker.guard import ask_to_end, boot_arguments, kill_families
 
-__all__ = ["HAS_PIDFD", "WorkerProcess", "kill"]
+__all__ = ["HAS_PIDFD", "WorkerProcess", "ending", "kill"]
 
 HAS_PIDFD: Final = hasattr(os, "pidfd_open")
 """Whether the end of a process can be waited for like data on a socket."""
@@ -190,7 +190,7 @@ class WorkerProcess:
         self.socket.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
-        return _ending(code)
+        return ending(code)
 
     def _waited(self, flags: int) -> bool:
         """Whether it has ended; it is left to be reaped, so that its number stays taken."""
@@ -246,7 +246,12 @@ def kill(processes: Collection[WorkerProcess], grace_s: float = 0.0) -> None:
             kill_families([process.pid for process in there], [process.mark for process in there])
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
+    """How a process ended, in words.
+
+    Args:
+        code: Its exit code, negative for a signal.
+    """
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from ciq_ray.errors import BaselineError, CiqError
+from ciq_ray.errors import BaselineError, CiqError, WorkerError
+from ciq_ray.kernels.jobs import DEVICE_LOST
 from ciq_ray.worker.protocol import NO_BASELINE, Report, Task
 from ciq_ray.worker.ray_payload import Packed
 from ciq_ray.worker.slots import NativePool
@@ -29,6 +31,8 @@ FLUSH_S: Final = 0.02
 _POLL_S: Final = 0.05
 _IDLE_S: Final = 1.0
 _CANCEL_LIMIT_S: Final = 2.0
+_END_LIMIT_S: Final = 3.0
+"""Seconds to let go of what is held, such as the clocks of a device, after a SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class EvaluationActor:
             os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler waits for the calls that are out, and those wait for the child
-            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+            signal.signal(signal.SIGTERM, self._terminated)
         self._thread = threading.Thread(target=self._work, name="ciq-actor", daemon=True)
         self._thread.start()
 
@@ -202,6 +206,7 @@ class EvaluationActor:
                         if self._desk.cancelled or self._desk.closing:
                             pool.cancel()
                             break
+                    _refuse_lost_device(reports)
                     self._settle(reports, time.monotonic() - started)
         except Exception as error:  # whatever it is, the driver has to hear of it
             text = str(error) if isinstance(error, CiqError) else f"{type(error).__name__}: {error}"
@@ -209,6 +214,13 @@ class EvaluationActor:
                 self._desk.error = isinstance(error, BaselineError), f"{self._name}: {text}"
                 self._desk.running = False
                 self._changed.notify_all()
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        if self._setup.hold is not None:
+            # without the lock, which the interrupted code may have: the thread looks at it by itself
+            self._desk.closing = True
+            self._thread.join(_END_LIMIT_S)
+        os._exit(128 + number)
 
     def _hold(self) -> contextlib.AbstractContextManager[Any]:
         hold = self._setup.hold
@@ -251,6 +263,13 @@ class EvaluationActor:
             # one that waits for more has its own alarm clock
             if not desk.waiting or len(desk.done) == len(reports):
                 self._changed.notify_all()
+
+
+def _refuse_lost_device(reports: list[Report]) -> None:
+    """Have the actor given up whose device cannot be used, for it would lose all that it is given."""
+    for report in reports:
+        if report.outcome.metrics.get(DEVICE_LOST):
+            raise WorkerError(report.outcome.message)
 
 
 def _gpu_uuids(visible: str) -> list[str]:

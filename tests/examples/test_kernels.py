@@ -6,9 +6,11 @@ import csv
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 from ciq_ray import ObjectiveFailure, SearchResult
 from ciq_ray.kernels.protocol import Target
+from searchers.outcome import Outcome
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -192,6 +195,36 @@ def test_a_sample_of_the_space_compiles_as_it_did(name: str) -> None:
         assert status_of(kernel, config) in expected[row["status"]], config
 
 
+def test_the_table_at_the_end_has_what_the_race_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from _kernel_example import say_what_came_out
+
+    import ciq_ray.kernels
+
+    took = {"LIBRARY": 0.8, "slow": 2.0, "fast": 1.0}
+
+    def timed(kernel: Any, config: Any, device: Any) -> Outcome:
+        name = "LIBRARY" if config == ciq_ray.kernels.LIBRARY else config["x"]
+        return Outcome("ok", (took[name],), metrics={"gbs": 10.0})
+
+    monkeypatch.setattr(ciq_ray.kernels, "time_kernel", timed)
+    verdict = SimpleNamespace(kind="win", ratio=0.4, words="candidate 1 beats the baseline")
+    library = SimpleNamespace(ratio=1.25, words="candidate 1 is worse than the library")
+    chosen = SimpleNamespace(config={"x": "fast"})
+    race = SimpleNamespace(verdict=verdict, library=library, chosen=chosen)
+    result = SimpleNamespace(race=race, get_results=lambda: [1, 2])
+    arguments = SimpleNamespace(output=None, devices=["0"])
+    say_what_came_out(SimpleNamespace(initial_configs=[{"x": "slow"}]), result, arguments, "cuBLAS")
+    lines = capsys.readouterr().out.splitlines()
+    assert {verdict.words, library.words} <= set(lines)
+    table = [line.split() for line in lines[lines.index("") + 1 :] if line]
+    assert ["default", "2.0000", "-", "10.0", "-", "1.00", "1.00"] in table
+    assert ["chosen", "1.0000", "-", "10.0", "-", "2.00", "2.50"] in table
+    assert ["cuBLAS", "0.8000", "-", "10.0", "-", "2.50", "3.12"] in table
+
+
 class TestDocumentation:
     """The page on kernels: what it shows can be run, as far as that needs no GPU."""
 
@@ -204,16 +237,9 @@ class TestDocumentation:
     ) -> None:
         if kind == "TritonKernel":
             pytest.importorskip("triton")
-        (code,) = [block for block in self.BLOCKS if f"KERNEL = {kind}(" in block]
-        (tmp_path / "shown.py").write_text(code, encoding="utf-8")
         # where its paths begin; a build is copied with all of its directory
         monkeypatch.chdir(tmp_path if kind == "CommandKernel" else ROOT)
-        spec = importlib.util.spec_from_file_location(f"shown_{kind}", tmp_path / "shown.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        kernel = module.KERNEL
+        kernel = self.shown(tmp_path, f"KERNEL = {kind}(")
         assert type(kernel).__name__ == kind
         if kind == "CommandKernel":
             return  # there is no bench.cu
@@ -225,6 +251,39 @@ class TestDocumentation:
         artefact = kernel.compile(config, H100)
         assert artefact.resources.registers
         assert kernel.space.size is None or kernel.space.size > 1
+
+    def shown(self, tmp_path: Path, call: str) -> Any:
+        code = next(block for block in self.BLOCKS if call in block)
+        (tmp_path / "shown.py").write_text(code, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(f"shown_{tmp_path.name}", tmp_path / "shown.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.KERNEL
+
+    def test_the_kernel_of_several_shapes_compiles(self, tmp_path: Path) -> None:
+        pytest.importorskip("triton")
+        kernel = self.shown(tmp_path, "    row_sum,")
+        artefact = kernel.compile(kernel.space.default_config(), H100)
+        assert artefact.meta["grids"] == {"tall": [65536, 1, 1], "square": [4096, 1, 1], "wide": [64, 1, 1]}
+        assert kernel.bytes["wide"] == 4 * (64 * 524288 + 64)
+
+    def test_the_kernel_of_ones_own_is_right(self, tmp_path: Path) -> None:
+        if shutil.which("gcc") is None:
+            pytest.skip("needs gcc")
+        from ciq_ray.gpu.host import HostRuntime
+        from ciq_ray.kernels.bench import Bench
+        from ciq_ray.kernels.jobs import CANDIDATE, Job, TimingOptions
+
+        kernel = self.shown(tmp_path, "KERNEL = Transpose(")
+        quick = TimingOptions(budget_ms=1.0, warmup_ms=1.0, min_samples=2)
+        bench, config = Bench(kernel, HostRuntime(1 << 16), options=quick), {"ROWS": 64, "COLUMNS": 4}
+        artefact = kernel.compile(config, H100)
+        outcome = bench.evaluate(Job(CANDIDATE, config, artefact.to_bytes()), artefact, None)
+        assert outcome.ok, outcome.message
+        assert list(outcome.metrics["timing"])[1] == "1000x1000"
+        assert outcome.metrics["gbs"] > 0
 
     def test_every_status_is_explained(self) -> None:
         from searchers.outcome import OK, STATUSES

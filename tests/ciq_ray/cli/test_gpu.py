@@ -102,6 +102,28 @@ class TestRelease:
         assert read_ledger(machine.uuid(0)) is None
         assert read_ledger(machine.uuid(1)) is not None
 
+    @pytest.mark.parametrize("name", ["1", "GPU-00000002", "gpu-00000002"])
+    def test_by_position_or_the_beginning_of_its_uuid(self, ciq, fake_nvml, leave, name):
+        machine = fake_nvml(gpus=2)
+        leave(machine, 0)
+        leave(machine, 1)
+        assert len(json.loads(ciq("gpu", "release", name, "--json").stdout)["done"]) == 1
+        assert read_ledger(machine.uuid(0)) is not None
+        assert read_ledger(machine.uuid(1)) is None
+
+    def test_of_one_that_is_not_visible(self, ciq, fake_nvml, leave, monkeypatch):
+        machine = fake_nvml(gpus=2)
+        leave(machine, 1)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        ciq("gpu", "release", machine.uuid(1))
+        assert read_ledger(machine.uuid(1)) is None
+
+    def test_a_mistyped_name_is_not_taken_for_success(self, ciq, fake_nvml):
+        machine = fake_nvml()
+        assert "nothing was left set" in ciq("gpu", "release", machine.uuid()).stdout
+        error = ciq("gpu", "release", "GPU-x", code=2).stderr
+        assert f"'GPU-x' is no GPU of this machine; there are: 0: {machine.uuid()}" in error
+
     def test_without_permission_it_stays(self, ciq, fake_nvml, leave):
         machine = fake_nvml(reset_error=4, power_error=4)
         leave(machine)
@@ -171,6 +193,18 @@ class TestDoctor:
         assert "GPU 0 locking: clocks cannot be set: it takes root" in texts
         assert any(f"timing on it: process {os.getpid()}" in text for text in texts)
         assert all(finding.advice for finding in all_of_them if finding.state != "ok")
+
+    def test_clocks_held_by_a_process_that_is_not_seen_from_here(self, fake_nvml, found, leave):
+        # as in another container, which shares the folder
+        machine = fake_nvml()
+        leave(machine)
+        lock = HostLock(machine.uuid(), "clocks")
+        lock.acquire(0.0)
+        finding = found()["GPU clocks"]
+        lock.release()
+        assert finding.state == "ok"
+        assert f"set: locked 1410 MHz, 500 W, by process {2**22 - 1}" in finding.value
+        assert found()["GPU clocks"].state == "warning"
 
     def test_a_lost_gpu_and_no_driver(self, fake_nvml, found):
         machine = fake_nvml(scenario="lost")

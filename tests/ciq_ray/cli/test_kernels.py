@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from ciq_ray import Search, SearchResult
-from ciq_ray.cli.formats import as_macros, as_triton
+from ciq_ray.cli.formats import as_macros
 from ciq_ray.errors import ConfigurationError, JournalError
 from ciq_ray.kernels.dispatch import DispatchTable
+from ciq_ray.kernels.pasting import as_triton
 
 HOST_KERNEL = Path(__file__).parents[1] / "kernels" / "host_kernel.py"
 
@@ -62,6 +63,34 @@ KERNEL = TritonKernel(
 """
 
 
+CUDA_SCRIPT = """\
+from ciq_ray.kernels import CudaKernel, Output, Tensor
+from searchers import Choice, PowerOfTwo
+
+print("importing")
+KERNEL = CudaKernel(
+    "extern \\"C\\" __global__ void copy(const float *x, float *y) { }",
+    "copy",
+    arguments={"x": Tensor(64), "y": Output(64)},
+    grid=1,
+    block=64,
+    space={"BLOCK": PowerOfTwo(64, 256), "MAXREG": Choice([0, 64])},
+    macros=["BLOCK"],
+    flags=lambda config: [f"-maxrregcount={config['MAXREG']}"] if config["MAXREG"] else [],
+    reference=lambda a: a["x"],
+)
+"""
+
+COMMAND_SCRIPT = """\
+from ciq_ray.kernels import CommandKernel
+from searchers import Choice
+
+KERNEL = CommandKernel(
+    "gcc -O{level} x.c", "./a.out {level}", space={"level": Choice([1, 2])}, needs_gpu=False, env={"A": "b"}
+)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run 1 in ``runs``: ten candidates of a kernel for the CPU, over two shapes, some of them wrong."""
@@ -74,6 +103,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+RACE_SCRIPT = """\
+from host_kernel import HostKernel
+
+KERNEL = HostKernel()
+KERNEL.has_library = True
+
+if __name__ == "__main__":
+    from ciq_ray import Search, SearchConfiguration
+    from ciq_ray.race import Plan
+
+    search = Search(
+        objective_function=KERNEL,
+        search_config=SearchConfiguration(generations=1, pool_size=6),
+        searcher="random",
+        seed=1,
+        disable_progress_bar=True,
+        final_race=Plan(finalists=1, pick_blocks=1, verdict_blocks=6, windows=1),
+    )
+    result = search.start(num_workers=1, task_timeout=30, budget_ms=2.0, warmup_ms=2.0, window_ms=2.0)
+    result.report("report.html")
+    print(result.race.library.words)
+"""
+
+
+def test_the_library_is_in_all_that_shows_a_verdict(ciq, tmp_path, monkeypatch):
+    for name in ("host_kernel", "__ciq_script__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    shutil.copy(HOST_KERNEL, tmp_path)
+    (tmp_path / "tune.py").write_text(RACE_SCRIPT)
+    environment = {**os.environ, "CIQ_RUNS_DIR": str(tmp_path / "runs")}
+    done = subprocess.run(
+        [sys.executable, "tune.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()[-1]
+    assert "the library" in words
+    run = tmp_path / "runs" / "1"
+    assert f"Against the library: {words}" in (tmp_path / "report.html").read_text()
+    ciq("report", run, "-o", tmp_path / "later.html")
+    assert f"Against the library: {words}" in (tmp_path / "later.html").read_text()
+    assert re.sub(r"\s+", " ", words) in re.sub(r"\s+", " ", ciq("show", run).stdout)
+    assert json.loads(ciq("show", run, "--json").stdout)["library"]["words"] == words
+    raced = ciq("race", run).stdout.splitlines()
+    assert [line.partition(":")[0] for line in raced[:2]] == ["verdict", "library"]
 
 
 @pytest.fixture
@@ -101,7 +182,6 @@ class TestTables:
             "TFLOP/s",
             "GB/s",
             "registers",
-            "configuration",
         ]
         best = next(name for name, found in outcomes(run).items() if found["status"] == "ok")
         one = ciq("show", run, best).stdout
@@ -147,7 +227,8 @@ class TestBest:
             "num_warps": 8,
             "EVEN": True,
             "num_stages": 4,
-            "maxnreg": None,
+            "maxnreg": 0,  # no limit, as `None`
+            "num_ctas": None,
             "TYPE": "fp16",
         }
         text = as_triton(config)
@@ -166,6 +247,24 @@ class TestBest:
 
     def test_macros(self):
         assert as_macros({"BX": 16, "PAD": True, "T": "a b"}) == "-DBX=16 -DPAD=1 '-DT=a b'"
+
+    def test_flags_of_a_kernel_are_what_its_compiler_gets(self, ciq, tmp_path, monkeypatch):
+        monkeypatch.delitem(sys.modules, "__ciq_script__", raising=False)
+        script = tmp_path / "tune.py"
+        script.write_text(CUDA_SCRIPT)
+        run = as_if_run(tmp_path, {"BLOCK": 128, "MAXREG": 64}, "CudaKernel")
+        assert ciq("best", run, "--format", "flags").stdout == "-DBLOCK=128 -maxrregcount=64\n"
+        script.write_text(CUDA_SCRIPT + "# changed\n")
+        found = ciq("best", run, "--format", "flags")
+        assert found.stdout == "-DBLOCK=128 -DMAXREG=64\n"
+        assert "has changed since the run began" in found.stderr
+
+    def test_the_command_of_a_kernel_that_is_one(self, ciq, tmp_path, monkeypatch):
+        monkeypatch.delitem(sys.modules, "__ciq_script__", raising=False)
+        (tmp_path / "tune.py").write_text(COMMAND_SCRIPT)
+        run = as_if_run(tmp_path, {"level": 2}, "CommandKernel")
+        assert ciq("best", run, "--format", "command").stdout == "env A=b gcc -O2 x.c\nenv A=b ./a.out 2\n"
+        assert ciq("best", run, "--format", "flags").stdout == "--level 2\n"
 
     def test_of_a_command_there_is_none(self, ciq, space):
         ciq("tune", space(), "--max-evaluations", 1, "--", "echo", "{x}")
@@ -221,7 +320,7 @@ class TestAgain:
         pytest.importorskip("triton")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         (tmp_path / "tune.py").write_text(f"import searchers\n{TRITON_SCRIPT}")
-        folder = as_if_run(tmp_path)
+        folder = as_if_run(tmp_path, {"BLOCK": 128, "num_warps": 4}, "TritonKernel")
         refused = ciq("rerun", folder, 0, code=1).stderr
         assert "With --keep the candidate is compiled all the same" in refused
         shown = ciq("rerun", folder, 0, "--keep").stdout
@@ -231,6 +330,15 @@ class TestAgain:
         assert ".visible .entry double" in (kept / "kernel.ptx").read_text()
         assert (kept / "messages.txt").exists()
         assert any(path.suffix == ".sass" for path in kept.iterdir())
+
+    def test_what_placed_a_run_on_a_cluster_is_not_used_again(self, ciq, tmp_path, monkeypatch):
+        pytest.importorskip("triton")
+        monkeypatch.delitem(sys.modules, "__ciq_script__", raising=False)
+        (tmp_path / "tune.py").write_text(f"import searchers\n{TRITON_SCRIPT}")
+        given = {"worker_type": "ray", "worker_options": {"devices": 1, "num_cpus": 2, "min_samples": 4}}
+        folder = as_if_run(tmp_path, {"BLOCK": 128, "num_warps": 4}, "TritonKernel", **given)
+        shown = ciq("rerun", folder, 0, "--keep").stdout
+        assert "only compiled, for sm_90: no NVIDIA GPU" in shown
 
     def test_resume_finds_the_kernel_by_its_variable(self, run):
         search = Search.resume(run)
@@ -257,7 +365,14 @@ class TestAgain:
             script.write_text(SCRIPT)
 
 
-def as_if_run(folder: Path) -> Path:
+def as_if_run(
+    folder: Path,
+    config: object,
+    kind: str,
+    *,
+    worker_type: str = "native",
+    worker_options: dict | None = None,
+) -> Path:
     """A run's folder as a search on a machine with a GPU would have left it."""
     from ciq_ray import SearchConfiguration, origin
     from ciq_ray.run_header import run_header
@@ -273,12 +388,22 @@ def as_if_run(folder: Path) -> Path:
         force=True,
     )
     described = origin.describe(kernel)
-    assert (described["qualname"], described["class"]) == ("KERNEL", "TritonKernel")
-    search = Search(objective_function=kernel, search_config=SearchConfiguration(generations=1, pool_size=10))
-    header = run_header(
-        search, seed=0, options={}, cached_rows=[], num_workers=1, task_timeout=None, worker_options={}
+    assert (described["qualname"], described["class"]) == ("KERNEL", kind)
+    search = Search(
+        objective_function=kernel,
+        search_config=SearchConfiguration(generations=1, pool_size=10),
+        worker_type=worker_type,
     )
-    row = search.space.encode({"BLOCK": 128, "num_warps": 4}).tolist()
+    header = run_header(
+        search,
+        seed=0,
+        options={},
+        cached_rows=[],
+        num_workers=1,
+        task_timeout=None,
+        worker_options=worker_options or {},
+    )
+    row = search.space.encode(config).tolist()
     candidate = {"id": "0", "row": row, "generation": None, "config": search.space.decode(row)}
     outcome = {"status": "ok", "values": [0.01], "metrics": {"gpu": {"uuid": "GPU-1", "name": "H100"}}}
     records = [

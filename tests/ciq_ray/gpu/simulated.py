@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,6 +43,7 @@ class SimulatedRuntime:
     launches: int = field(default=0, init=False)
     slept_s: list[float] = field(default_factory=list, init=False)
     blocks: int = field(default=0, init=False)
+    woken: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -59,6 +61,7 @@ class SimulatedRuntime:
     def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
         self.cpu += seconds * 1e6
+        self.woken = self.cpu
 
     # --- Runtime ---
 
@@ -99,6 +102,53 @@ class SimulatedRuntime:
         self.launches += 1
         self.flushed = False
         self.gpu = max(self.cpu, self.gpu) + us
+
+
+@dataclass
+class HotRuntime(SimulatedRuntime):
+    """A device that reaches its power limit when it is kept busy.
+
+    Its power is an exponential mean over how busy it was. Above `limit` (1: always busy) its clock is
+    lowered, and swings, until it is below again.
+
+    Attributes:
+        limit: As a share of what the kernels draw.
+        mean_us: Time constant of the mean.
+    """
+
+    limit: float = 0.6
+    mean_us: float = 100_000.0
+    power: float = field(default=0.0, init=False)
+    until: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.throttled = self._capped
+
+    def flush(self) -> None:
+        super().flush()
+        self._draw(self.flush_us)
+
+    def _run(self) -> None:
+        before = self.gpu
+        super()._run()
+        if self._capped(before):
+            self.gpu += 0.1 * (self.gpu - before) * abs(float(self.rng.standard_normal()))
+        self._draw(self.gpu - max(self.until, before))
+
+    def _draw(self, busy_us: float) -> None:
+        self._pass(self.gpu - busy_us, 0.0)
+        self._pass(self.gpu, 1.0)
+
+    def _pass(self, until: float, level: float) -> None:
+        if until > self.until:
+            kept = math.exp((self.until - until) / self.mean_us)
+            self.power, self.until = self.power * kept + level * (1 - kept), until
+
+    def _capped(self, at: float) -> bool:
+        if self.gpu <= at:  # it had nothing to do
+            self._pass(at, 0.0)
+        return self.power > self.limit
 
 
 class SimulatedEvent:

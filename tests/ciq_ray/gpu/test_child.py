@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
+from ciq_ray.gpu import child as module
+from ciq_ray.gpu import orphans
 from ciq_ray.gpu.child import ChildDied, ChildFailed, ChildTimeout, ForkedChild
+from ciq_ray.gpu.child_log import ChildLog
 
 ROOT = Path(__file__).parents[3]
 
@@ -211,6 +214,40 @@ class TestTimeouts:
             child.call(os.urandom(4 << 20), 0.5)
         assert not alive(child.pid)
 
+    def test_one_that_does_not_die_is_waited_for_no_longer_than_asked(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        child = start(lambda request: deaf())
+        with monkeypatch.context() as patch:
+            # as a driver does that keeps a process while its kernel runs
+            for place in (module, orphans):
+                patch.setattr(place, "kill_families", lambda *arguments: time.sleep(0.2))
+            with contextlib.suppress(ZeroDivisionError):
+                interrupted(lambda: child.call(None, 60), after_s=0.2)
+            begun = time.monotonic()
+            child.close(0.2)
+            assert time.monotonic() - begun < 4
+        assert alive(child.pid)
+        with pytest.raises(ChildDied, match="does not end, not even by SIGKILL"):
+            child.call(None, 1)
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+
+
+def interrupted(call: Callable[[], Any], after_s: float) -> None:
+    """As a signal's handler would that raises."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, after_s)
+    try:
+        call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
 
 class TestFamilies:
     @staticmethod
@@ -293,6 +330,17 @@ class TestOutput:
         for _ in range(50):
             child.call(None, 30)
         assert (tmp_path / "child.log").stat().st_size <= (8 << 20) + (512 << 10)
+
+    def test_what_a_link_leads_to_is_not_emptied(self, tmp_path: Path) -> None:
+        # /dev/stderr, which may be a file of the user's
+        target, link = tmp_path / "target", tmp_path / "link"
+        with target.open("wb") as file:
+            file.truncate(9 << 20)
+        link.symlink_to(target)
+        ChildLog(link).begin()
+        assert target.stat().st_size == 9 << 20
+        ChildLog(target).begin()
+        assert target.stat().st_size == 0
 
     def test_a_full_disk_does_not_matter(self) -> None:
         child = ForkedChild(lambda: lambda request: os.write(2, b"x" * 1000), Path("/dev/full"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 
+import pynvml
 import pytest
 
 from ciq_ray.errors import ConfigurationError, UnsupportedError
-from ciq_ray.gpu.devices import devices
+from ciq_ray.gpu.devices import devices, one_of_each_card
 from ciq_ray.gpu.nvml import NvmlError, nvml
+from ciq_ray.gpu.preflight import preflight
 
 
 def uuids(found):
@@ -137,10 +139,28 @@ class TestMig:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         assert uuids(devices()) == [machine[0].instances[0].value.decode()]
 
+    def test_one_of_each_card(self, fake_nvml):
+        machine = fake_nvml(gpus=2, scenario="mig")
+        machine[1].mig = 0
+        first, _, whole = devices()
+        assert one_of_each_card(devices()) == [first, whole]
+
     def test_a_card_that_is_not_split_yet(self, fake_nvml):
         machine = fake_nvml(scenario="mig", instance_count=0)
         (device,) = devices()
         assert (device.uuid, device.mig) == (machine.uuid(), True)
+
+
+def test_one_that_shares_the_memory_of_the_cpu(fake_nvml, monkeypatch):
+    fake_nvml()
+
+    def not_supported(handle):
+        raise pynvml.NVMLError(3)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", not_supported)
+    (device,) = devices()
+    assert device.memory == 0
+    assert ", the CPU's memory, sm_90" in preflight(device).lines()[0]
 
 
 class TestSelected:
@@ -158,6 +178,7 @@ class TestSelected:
             (["GPU-7"], "is no GPU of this machine"),
             (["GPU-"], "fits several"),
             ([0, "0"], "twice"),
+            ([], "`selected` is empty; give None for all"),
             ([True], "named by its position or its UUID"),
             ("0", r"give a list, \['0'\]"),
         ],

@@ -36,6 +36,18 @@ def test_a_window(fake_nvml, watch):
     assert json.loads(json.dumps(evidence.to_dict()))["sm_mhz"] == 1830.0
 
 
+def test_the_clock_is_the_one_under_load(fake_nvml, watch):
+    machine = fake_nvml()
+    watcher = watch()
+    watcher.begin()
+    machine[0].sm_mhz = 1350
+    watcher.sample()
+    machine[0].sm_mhz = 1410
+    evidence = watcher.end()
+    assert evidence.sm_mhz == 1350
+    assert off_clock(evidence, 1410)
+
+
 def test_windows_do_not_mix(fake_nvml, watch):
     machine = fake_nvml(scenario="throttled")
     watcher = watch()

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ciq_ray.errors import ConfigurationError
+from ciq_ray.gpu.hold import recover
 from ciq_ray.gpu.ledger import Ledger, ledgers, read_ledger
 from ciq_ray.gpu.locks import Owner
 
@@ -129,6 +132,45 @@ def test_links_are_not_followed(ledger, folder, tmp_path):
     path(folder).rename(tmp_path / "elsewhere")
     path(folder).symlink_to(tmp_path / "elsewhere")
     assert read_ledger(UUID) is None
+
+
+def test_what_a_process_that_was_killed_had_half_written_is_removed(ledger, folder):
+    def killed(*arguments):
+        os.kill(os.getpid(), 9)
+
+    child = os.fork()
+    if child == 0:
+        os.replace = killed
+        ledger.write()
+    os.waitpid(child, 0)
+    assert len(list(folder.iterdir())) == 2
+    ledger.write()
+    assert list(folder.iterdir()) == [path(folder)]
+
+
+def test_other_users_see_it_whatever_the_umask(folder):
+    before = os.umask(0o077)
+    try:
+        Ledger(UUID, Owner.this(), ("core",)).write()
+    finally:
+        os.umask(before)
+    assert path(folder).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_is_told_who_can_remove_it(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
+        os.chmod(shared, 0o1777)
+        monkeypatch.setenv("CIQ_GPU_STATE_DIR", shared)
+        Ledger(UUID, replace(Owner.this(), boot="earlier"), ("core",)).write()
+        os.seteuid(12345)
+        try:
+            with pytest.raises(ConfigurationError, match=r"cannot be removed .* sudo env .* gpu release"):
+                recover(UUID)
+        finally:
+            os.seteuid(0)
+        assert recover(UUID)
+        assert read_ledger(UUID) is None
 
 
 def test_reading_makes_no_folder(folder):

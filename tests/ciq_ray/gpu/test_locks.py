@@ -7,12 +7,13 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 
 import pytest
 
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.gpu import locks
-from ciq_ray.gpu.locks import HostLock, Owner, state_folder
+from ciq_ray.gpu.locks import HostLock, Owner, release_command, state_folder
 
 UUID = "GPU-00000001-1111-2222-3333-444444444444"
 
@@ -159,6 +160,12 @@ class TestFolder:
         found = state_folder()
         assert found == shared / "ciq-ray-gpu"
         assert stat.S_IMODE(found.stat().st_mode) == 0o1777
+
+    def test_root_finds_it(self, shared):
+        assert release_command().startswith("sudo env CIQ_GPU_STATE_DIR=")
+        shared.mkdir()
+        state_folder()
+        assert release_command() == f"sudo {sys.executable} -m ciq_ray gpu release"
 
     def test_else_the_users_own(self, tmp_path):
         assert state_folder(create=False) == tmp_path / "cache" / "gpu"

@@ -13,6 +13,7 @@ from ciq_ray.gpu.evidence import Watcher
 from ciq_ray.gpu.host import HostRuntime
 from ciq_ray.gpu.timing import Throttled, Timing, measure, spread_of
 from tests.ciq_ray.gpu.simulated import (
+    HotRuntime,
     SimulatedRuntime,
     SimulatedWatcher,
     bursts,
@@ -44,6 +45,11 @@ class TestWarmUp:
         timing = timed(runtime, warmup_ms=20, budget_ms=1, min_samples=1, noise=0)
         assert timing.warmup < 60
         assert runtime.clock() - begun < 0.04
+
+    def test_what_a_library_does_at_its_first_call_is_not_the_warm_up(self) -> None:
+        # 400 ms, then each launch 5% faster than the one before, until the 20th
+        runtime = SimulatedRuntime(lambda number, rng: 200 * 1.05 ** max(0, 20 - number) + 4e5 * (not number))
+        assert timed(runtime).samples_ms == (0.2,) * 10
 
     def test_a_slow_kernel_is_launched_one_at_a_time(self) -> None:
         timing = timed(SimulatedRuntime(steady(40_000)))
@@ -203,6 +209,15 @@ class TestThrottling:
         assert caught.value.status == "throttled"
         assert runtime.slept_s == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
 
+    def test_pauses_end(self) -> None:
+        # good for a millisecond after each pause: without an end it would take two hundred of them
+        runtime = SimulatedRuntime(noisy(200, 0.3))
+        runtime.throttled = lambda at: at - runtime.woken > 4_000
+        timing = timed(runtime, watcher=SimulatedWatcher(runtime), noise=0, budget_ms=1000)
+        assert timing.stopped == "throttled"
+        assert len(timing.samples_ms) >= 3
+        assert 3 <= sum(runtime.slept_s) < 4
+
     def test_pauses_are_not_charged_to_the_kernel(self) -> None:
         runtime = SimulatedRuntime(steady(200), throttled=lambda at: 10_000 < at < 300_000)
         timing = timed(runtime, watcher=SimulatedWatcher(runtime), noise=0, budget_ms=30, retries=9)
@@ -214,6 +229,39 @@ class TestThrottling:
         timing = timed(runtime, watcher=SimulatedWatcher(runtime), noise=0, budget_ms=100)
         assert timing.stopped == "throttled"
         assert set(timing.samples_ms) == {0.2}
+
+    def test_two_samples_are_none(self) -> None:
+        runtime = SimulatedRuntime(steady(20_000), throttled=lambda at: at > 105_000)
+        with pytest.raises(Throttled, match=r"6 of 8 samples .* lock its clocks"):
+            timed(runtime, watcher=SimulatedWatcher(runtime))
+
+    @pytest.mark.parametrize("us", [200, 2_000, 20_000])
+    def test_a_power_limit_that_its_own_load_reaches(self, us: float) -> None:
+        # a kernel after another, as in a search; each pause is long enough, if what follows is short
+        runtime = HotRuntime(noisy(us, 0.003))
+        watcher = SimulatedWatcher(runtime)
+        medians = []
+        dropped = 0
+        for _ in range(20):
+            timing = timed(runtime, watcher=watcher)
+            assert len(timing.samples_ms) >= 10
+            medians.append(timing.median_ms)
+            dropped += timing.dropped
+        assert dropped > 0
+        assert medians == pytest.approx([us / 1e3] * 20, rel=0.005)
+        assert runtime.clock() < 20 * (0.02 + 120 * us * 1e-6)
+
+    @pytest.mark.parametrize("us", [200, 2_000, 20_000])
+    def test_windows_of_a_race_in_a_row_under_a_power_limit(self, us: float) -> None:
+        runtime = HotRuntime(noisy(us, 0.003))
+        watcher = SimulatedWatcher(runtime)
+        medians = [
+            timed(runtime, watcher=watcher, min_samples=3, noise=0, budget_ms=20, warmup_ms=5).median_ms
+            for _ in range(100)
+        ]
+        assert sum(runtime.slept_s) > 0.5  # it was at the limit
+        assert medians == pytest.approx([us / 1e3] * 100, rel=0.008)
+        assert runtime.clock() / 100 < 0.08 + 40 * us * 1e-6
 
     def test_no_retries(self) -> None:
         runtime = SimulatedRuntime(steady(200), throttled=lambda at: True)

@@ -32,11 +32,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,3 +272,49 @@ class Assassin(HostKernel):
         os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
+
+
+class RecordingKernel(HostKernel):
+    """Writes down each load; its library can be slow, and a configuration can crash from some time on.
+
+    Args:
+        file: What is written to.
+        behaviours: See `HostKernel`.
+        shapes: See `HostKernel`.
+        library_s: Seconds that the library takes besides; below 0: it raises an exception.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        behaviours: Sequence[str] = ("ok",),
+        *,
+        shapes: Mapping[str, int] | None = None,
+        library_s: float = 0.0,
+    ) -> None:
+        super().__init__(behaviours, shapes)
+        self.file = file
+        self.library_s = library_s
+
+    def loads(self) -> list[dict[str, Any]]:
+        """The loads so far: ``at``, ``child``, ``owner``."""
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    def load(self, artefact: Artefact, config: Any, runtime: Runtime, workload: Workload) -> Launch:
+        """With ctypes."""
+        record = {"at": time.time(), "child": os.getpid(), "owner": os.getppid()}
+        with self.file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if os.environ.get("TEST_FAILS") == str(config["block"]):
+            os._exit(3)
+        return super().load(artefact, config, runtime, workload)
+
+    def library(self, runtime: Runtime, workload: Workload) -> Launch:
+        """With numpy."""
+        compute = super().library(runtime, workload)
+
+        def launch() -> None:
+            time.sleep(self.library_s)
+            compute()
+
+        return launch

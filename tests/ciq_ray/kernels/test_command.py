@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from ciq_ray import Search, SearchConfiguration
 from ciq_ray.errors import ConfigurationError, ObjectiveFailure
 from ciq_ray.kernels import Artefact, CommandKernel, CompileStage, Target, time_kernel
 from ciq_ray.worker.limits import set_compile_timeout
@@ -142,10 +143,27 @@ def test_parameters_in_no_word_and_missing_folders_are_refused(folder):
         kernel(folder / "none")
 
 
-def test_scores_and_what_to_paste(folder):
-    two = kernel(folder, scores="max:last")
-    assert (two.num_objectives, two.problem_type) == (1, "max")
-    assert two.shown({"level": 1, "size": 2}, "flags").startswith("gcc -s -O1 -DSIZE=2")
+def test_a_search_goes_where_the_scores_are_better(folder):
+    most = kernel(folder, None, command="echo {level} {size}", scores="max:last", needs_gpu=False)
+    assert (most.num_objectives, most.problem_type) == (1, "max")
+    small = {"generations": 1, "pool_size": 6}
+    with pytest.raises(ConfigurationError, match=r"'max'; give SearchConfiguration\(problem_type='max'\)"):
+        Search(objective_function=most, search_config=SearchConfiguration(**small))
+    config = SearchConfiguration(**small, problem_type="max")
+    search = Search(objective_function=most, search_config=config, searcher="random", final_race=False)
+    assert search.start(num_workers=1).get_best_result()["score"] == 2
+    two = kernel(folder, None, command="echo {level} {size}", scores=["first", "last"])
+    with pytest.raises(ConfigurationError, match=r"SearchConfiguration\(num_objectives=2\)"):
+        Search(objective_function=two, search_config=SearchConfiguration(**small))
+
+
+def test_nothing_to_compare_with_is_said(folder, caplog):
+    bare, config = kernel(folder), SearchConfiguration(generations=1, pool_size=6)
+    assert not Search(objective_function=bare, search_config=config).final_race
+    assert "CommandKernel has nothing to be compared with" in caplog.text
+    caplog.clear()
+    Search(objective_function=bare, search_config=config, final_race=False)
+    assert not caplog.text
 
 
 def test_it_goes_through_both_stages_of_a_search(folder):

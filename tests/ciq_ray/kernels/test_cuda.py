@@ -2,6 +2,7 @@ import pytest
 
 from ciq_ray.compilers import find_tool
 from ciq_ray.errors import ConfigurationError, ObjectiveFailure, UnsupportedError
+from ciq_ray.gpu.host import HostRuntime
 from ciq_ray.kernels import CudaKernel, Output, Scalar, Target, Tensor
 from ciq_ray.worker.limits import set_compile_timeout
 from searchers import Choice
@@ -42,6 +43,18 @@ def kernel(source=SOURCE, name="scale", **options):
         **options,
     }
     return CudaKernel(source, name, **given)
+
+
+def test_a_library_has_to_compute_the_same():
+    runtime = HostRuntime(1 << 16)
+    for library in (lambda a: 2 * a["x"], lambda a: {"out": a["x"] + a["x"]}, lambda a: None):
+        right = kernel(library=library)
+        assert right.library(runtime, right.workload(runtime, None, 0)) is not None
+    wrong = kernel(library=lambda a: 3 * a["x"])
+    with pytest.raises(ObjectiveFailure, match=r"`library` returns something else.* 4096 of 4096") as caught:
+        wrong.library(runtime, wrong.workload(runtime, None, 0))
+    assert caught.value.status == "wrong"
+    assert kernel().library(runtime, kernel().workload(runtime, None, 0)) is None
 
 
 def test_macros_decide_what_is_compiled():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ciq_ray.errors import ConfigurationError, JournalError
-from ciq_ray.kernels.dispatch import DispatchTable, times_of
+from ciq_ray.kernels.dispatch import DispatchTable
+from ciq_ray.kernels.run_times import times_of
 from ciq_ray.kernels.selection import choose
 
 SHAPES = ("1024x1024", "1024x4096", "4096x4096", "8192x512")
@@ -228,6 +229,20 @@ class TestOfARun:
         table = DispatchTable.of(folder, 1)
         assert table.ids == ("1",)
         assert table.regret == {"a": 0.5, "b": 0.0}
+
+    def test_a_slow_device_does_not_decide(self, tmp_path: Path) -> None:
+        """Candidate 1 is the faster one, on a device on which everything takes half as long again."""
+
+        def on(device: str, control: float, **times: float) -> dict[str, Any]:
+            one = self.timed(**times)
+            one["metrics"] |= {"gpu": {"uuid": device}, "control_ms": control}
+            return one
+
+        outcomes = [("0", on("GPU-a", 2.0, a=1.0, b=1.0)), ("1", on("GPU-b", 3.0, a=1.2, b=1.2))]
+        _, times = times_of(self.journal(tmp_path / "run", outcomes))
+        assert times["0"] == pytest.approx({"a": 1.25, "b": 1.25})
+        assert times["1"] == pytest.approx({"a": 1.0, "b": 1.0})
+        assert DispatchTable.of(tmp_path / "run", 1).ids == ("1",)
 
     def test_a_run_without_times_by_shape(self, tmp_path: Path) -> None:
         folder = self.journal(tmp_path / "run", [("0", {"status": "ok", "values": [1.0]})])

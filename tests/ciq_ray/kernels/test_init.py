@@ -11,6 +11,7 @@ NAMES = [
     "CommandKernel",
     "CompileStage",
     "CudaKernel",
+    "DispatchTable",
     "Kernel",
     "Launch",
     "Output",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from ciq_ray import Search, SearchConfiguration
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.kernels.jobs import DEVICE_LOST
 from ciq_ray.race import Plan
 from ciq_ray.types import WorkerTypes
-from tests.ciq_ray.kernels.host_kernel import Assassin, HostKernel
+from ciq_ray.worker.protocol import Task
+from ciq_ray.worker.ray_actor import EvaluationActor, Setup
+from ciq_ray.worker.ray_payload import ClusterPickler
+from searchers.outcome import Outcome
+from tests.ciq_ray.kernels.host_kernel import Assassin, HostKernel, RecordingKernel
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("ray_nodes")]
 
@@ -32,32 +39,30 @@ def search(kernel: HostKernel, **fields: Any) -> Search:
     return Search(**options)
 
 
-def test_a_search_and_its_race(records):
+def test_two_owners_compare_by_the_control_of_each_and_one_has_the_race(records, tmp_path):
     plan = Plan(finalists=2, pick_blocks=2, verdict_blocks=6, windows=1)
-    kernel = HostKernel(("ok", "segfault", "no_compile"))
-    result = search(kernel, final_race=plan).start(num_workers=2, devices=1, task_timeout=5, **FAST)
+    kernel = RecordingKernel(tmp_path / "loads", ("ok", "segfault", "no_compile"))
+    result = search(kernel, final_race=plan).start(num_workers=1, devices=2, task_timeout=5, **FAST)
     found = [record for record in records(result.folder) if record["t"] == "outcome"]
+    assert len(found) == 16
+    assert all(record["place"]["node"] for record in found)
     statuses = {record["id"]: record["outcome"]["status"] for record in found}
     expected = {"ok": "ok", "segfault": "run_error", "no_compile": "compile_error"}
     for row in result.rows():
         assert statuses[str(row["param_id"])] == expected[row["params"]["behaviour"]]
-    assert len(statuses) == 16
+    assert result.is_normalized
+    for record in found:
+        if record["outcome"]["status"] == "ok" and "same_binary_as" not in record["outcome"]["metrics"]:
+            ratio = record["outcome"]["values"][0] / record["baseline"][0]
+            assert record["normalized"][0] == pytest.approx(ratio)
+    (begun,) = [record["at"] for record in records(result.folder) if record["t"] == "race_begins"]
+    loads = kernel.loads()
+    assert len({load["owner"] for load in loads if load["at"] < begun}) == 2
+    assert len({load["owner"] for load in loads if load["at"] >= begun}) == 1
     assert result.verdict is not None
-    assert all(record["place"]["node"] for record in found)
 
 
-def test_two_owners_compare_by_the_control_of_each(records):
-    kernel = HostKernel()
-    result = search(kernel, final_race=False).start(num_workers=1, devices=2, task_timeout=5, **FAST)
-    found = [record for record in records(result.folder) if record["t"] == "outcome"]
-    timed = [record for record in found if "same_binary_as" not in record["outcome"]["metrics"]]
-    for record in timed:
-        assert record["normalized"][0] == pytest.approx(
-            record["outcome"]["values"][0] / record["baseline"][0]
-        )
-    assert Counter(record["outcome"]["status"] for record in found) == {"ok": 16}
-
-
+@pytest.mark.slow
 def test_an_owner_that_dies_is_replaced(records, tmp_path):
     made = search(Assassin(str(tmp_path / "done")), final_race=False)
     result = made.start(num_workers=1, devices=1, task_timeout=5, **FAST)
@@ -65,6 +70,69 @@ def test_an_owner_that_dies_is_replaced(records, tmp_path):
     found = [record for record in records(result.folder) if record["t"] == "outcome"]
     assert len({record["id"] for record in found}) == len(found) == 16
     assert {record["outcome"]["status"] for record in found} == {"ok"}
+
+
+ACTOR = """
+import contextlib, pickle, sys, threading, time
+from pathlib import Path
+from ciq_ray.worker.protocol import Task
+from ciq_ray.worker.ray_actor import EvaluationActor, Setup
+from ciq_ray.worker.ray_payload import ClusterPickler
+
+
+@contextlib.contextmanager
+def held():
+    Path("held").touch()
+    try:
+        yield
+    finally:
+        Path("held").unlink()
+
+
+def objective(config):
+    Path("busy").touch()
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    pickler = ClusterPickler(objective)
+    held_by = pickle.dumps(held)
+    actor = EvaluationActor("a", Setup(pickler.function, 1, None, None, None, None, sys.argv, False, held_by))
+    if len(sys.argv) > 1:
+        task = Task("0", pickler.config({}))
+        threading.Thread(target=actor.exchange, args=([task],), daemon=True).start()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_an_actor_that_is_asked_to_end_lets_go_of_its_device(scripts, wait_for, tmp_path, busy):
+    process = scripts.start(scripts.write(ACTOR), *(["busy"] if busy else []))
+    wait_for((tmp_path / ("busy" if busy else "held")).exists, "its start")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "held").exists()
+
+
+def lost(config: Any) -> Outcome:
+    return Outcome("lost", message="GPU-1 is not used any more", metrics={DEVICE_LOST: config["for_good"]})
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_an_actor_that_has_lost_its_device_for_good_is_given_up(for_good):
+    pickler = ClusterPickler(lost)
+    setup = Setup(pickler.function, 1, None, None, None, None, sys.argv, False)
+    with ThreadPoolExecutor(1) as thread:  # in the main thread it would take signals
+        actor = thread.submit(EvaluationActor, "a", setup).result()
+    try:
+        reply = actor.exchange([Task("0", pickler.config({"for_good": for_good}))])
+        if for_good:
+            assert reply.error == (False, "a: GPU-1 is not used any more")
+        else:
+            assert [report.outcome.status for report, _ in reply.reports] == ["lost"]
+    finally:
+        actor.close()
 
 
 def test_a_number_of_devices_is_asked_for():

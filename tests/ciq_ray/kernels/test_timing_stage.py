@@ -224,6 +224,8 @@ class Scripted:
         self.note(f"{what} {control}")
         if what == "die":
             os._exit(1)
+        if what == "once" and self.count("once") == 1:
+            return Outcome("run_error", message="spoiled")
         if what == "fail":
             return Outcome(*arguments)
         if what == "see":
@@ -312,7 +314,24 @@ class TestControl:
         assert outcome.ok
         assert "exited with code 1" in outcome.metrics["control_failed"]
         assert "control_ms" not in outcome.metrics
-        assert notes() == ["die None", "canary", "take None"]
+        # once more in a new process, since the fault may have been the old one's
+        assert notes() == ["die None", "canary", "die None", "canary", "take None"]
+
+    def test_that_fails_for_what_ran_before_it_is_none_the_worse(
+        self, make: Make, notes: Callable[[], list[str]]
+    ) -> None:
+        stage = make(measuring=Scripted)
+        outcome = stage(scripted("take", 1, control=("once", 2.0)))
+        assert outcome.metrics["control_ms"] == 2.0
+        assert "control_failed" not in outcome.metrics
+        assert notes() == ["once None", "canary", "once None", "take {'': 2.0}"]
+
+    def test_none_is_used_by_a_job_without_one(self, make: Make, notes: Callable[[], list[str]]) -> None:
+        stage = make(measuring=Scripted)
+        stage(scripted("take", 1, control=("base", 2.0)))
+        outcome = stage(scripted("take", 1))  # a window of the race
+        assert notes()[-1] == "take None"
+        assert "control_ms" not in outcome.metrics
 
     def test_that_was_throttled_says_nothing_about_the_candidate(
         self, make: Make, notes: Callable[[], list[str]]
@@ -444,9 +463,11 @@ class TestInAPool:
 
     @pytest.fixture
     def pool(self) -> Iterator[NativePool]:
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
         with contextlib.closing(NativePool(TimingStage(KERNEL, None, OPTIONS), num_workers=1)) as pool:
             yield pool
-        assert [child for child in psutil.Process().children(recursive=True) if is_alive(child)] == []
+        children = psutil.Process().children(recursive=True)
+        assert [child for child in children if child.pid not in before and is_alive(child)] == []
 
     def evaluate(self, pool: NativePool, *jobs: Job) -> list[Report]:
         reports = []

@@ -181,6 +181,9 @@ def test_what_does_not_fit_the_function_is_named(change, config, named):
         ({"shapes": []}, "`shapes` is empty"),
         ({"flops": {"other": 1.0}}, "`flops` has no number"),
         ({"bytes": -1.0}, "`bytes` is -1.0"),
+        ({"bytes": float("nan")}, "`bytes` is nan"),
+        ({"flops": 1e9, "shapes": [4096, 8192]}, "one number for 2 shapes; .*4096, 8192"),
+        ({"dtype": "fp16"}, "`dtype` is 'fp16'"),
         ({"rtol": -0.1}, "`rtol`"),
     ],
 )
@@ -278,6 +281,16 @@ def test_what_cannot_be_taken_over_is_refused():
         from_autotune(hooked)
     with pytest.raises(TypeError, match="tolerance"):
         from_autotune(tolerance=1.0)
+
+
+@pytest.mark.parametrize("option", ["reset_to_zero", "restore_value"])
+def test_what_autotune_restores_has_to_be_read_and_written(option):
+    restoring = triton.autotune([triton.Config({"BLOCK": 64})], key=[], **{option: ["out"]})(axpy)
+    with pytest.raises(ConfigurationError, match="puts 'out' back before each launch"):
+        from_autotune(restoring)
+    arguments = {"x": Tensor(64), "out": Tensor(64, init="zeros", role="inout"), "n": 64}
+    taken = TritonKernel.from_autotune(restoring, arguments=arguments, grid=1, reference=lambda a: a["x"])
+    assert taken.initial_configs == [{"BLOCK": 64, "num_warps": 4, "num_stages": 3}]
 
 
 # --- in the processes of a search ---

@@ -101,6 +101,15 @@ def test_best_next_to_default(tmp_path: Path) -> None:
     assert found.id == "0"
 
 
+def test_of_a_kernel_that_times_itself_the_score_may_be_anything(tmp_path: Path) -> None:
+    outcomes = [outcome(40.0, 64), outcome(20.0, 168)]
+    for one in outcomes:
+        del one["metrics"]["timing"]
+    section = kernel_section(run_of(tmp_path, outcomes))
+    assert section is not None
+    assert cells(section.html)[0][2] == "score"
+
+
 def test_clocks_and_event_reasons(tmp_path: Path) -> None:
     data = run_of(
         tmp_path, [outcome(0.4, 64, reasons=0x1), outcome(0.2, 64, reasons=0x4, dropped=3, mhz=1200.0)]
