@@ -50,7 +50,7 @@ demo: $(READY)
 	$(BIN)/python examples/ptxas_spill.py --output demo-out
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from ciq_ray.worker.process import KEPT, last_lines
+
 __all__ = ["PIPE_BYTES", "ChildLog"]
 
 PIPE_BYTES: Final = 1 << 20
@@ -15,7 +17,6 @@ PIPE_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 18
 _LOG_LIMIT: Final = 8 << 20
 _LOG_PER_CALL: Final = 256 << 10
-_TAIL: Final = 2048
 
 
 class ChildLog:
@@ -33,7 +34,7 @@ class ChildLog:
     @property
     def tail(self) -> str:
         """The last of what was written since `begin`."""
-        return self._tail.decode("utf-8", "replace").strip()
+        return last_lines(self._tail)
 
     def begin(self) -> None:
         """What is written from here on belongs to something new."""
@@ -54,7 +55,7 @@ class ChildLog:
                 return True
             if not data:
                 return False
-            self._tail = (self._tail + data)[-_TAIL:]
+            self._tail = (self._tail + data)[-KEPT:]
             self._write(data)
         return True
 

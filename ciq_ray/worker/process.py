@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import select
 import signal
 import socket
@@ -20,7 +21,7 @@ from ciq_ray.errors import WorkerError
 from ciq_ray.worker.child import HEADER, encode
 from ciq_ray.worker.guard import ask_to_end, boot_arguments, kill_families
 
-__all__ = ["HAS_PIDFD", "WorkerProcess", "ending", "kill"]
+__all__ = ["HAS_PIDFD", "KEPT", "WorkerProcess", "ending", "kill"]
 
 HAS_PIDFD: Final = hasattr(os, "pidfd_open")
 """Whether the end of a process can be waited for like data on a socket."""
@@ -31,6 +32,9 @@ _MAX_ANSWER = 1 << 26
 _CHUNK = 1 << 16
 _LOG_LIMIT = 8 << 20
 _TAIL = 2048
+KEPT: Final = 1 << 15
+"""Bytes of output of which `last_lines` are taken."""
+_MODULES: Final = re.compile(r"^(?:Extension modules: )?[\w.]+(?:, [\w.]+)+ \(total: \d+\)$", re.MULTILINE)
 
 # a process id is ours to signal until the process is reaped: the two must not overlap
 _reaping = threading.Lock()
@@ -224,12 +228,24 @@ class WorkerProcess:
         try:
             with self._log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                first = max(start if start <= size else 0, size - _TAIL)
+                first = max(start if start <= size else 0, size - KEPT)
                 file.seek(first)
-                data = file.read(_TAIL)
+                data = file.read(KEPT)
         except OSError:
             return ""
-        return data.decode("utf-8", "replace").strip()
+        return last_lines(data)
+
+
+def last_lines(data: bytes) -> str:
+    """The end of what a process has written, for a message.
+
+    After the traceback of a segmentation fault comes a line with the names of all extension modules, which
+    would take its place: it is left out.
+
+    Args:
+        data: What was written last; `KEPT` bytes are enough.
+    """
+    return _MODULES.sub("", data.decode("utf-8", "replace")).strip()[-_TAIL:].lstrip()
 
 
 def kill(processes: Collection[WorkerProcess], grace_s: float = 0.0) -> None:

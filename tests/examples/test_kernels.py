@@ -103,7 +103,13 @@ def landscape_rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "triton_matmul",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(RECORDED) if name != "triton_matmul"),
+    ],
+)
 def test_without_a_gpu_the_recorded_times_are_searched(name: str, tmp_path: Path) -> None:
     if name.startswith("triton"):
         pytest.importorskip("triton")

@@ -129,6 +129,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_library_is_in_all_that_shows_a_verdict(ciq, tmp_path, monkeypatch):
     for name in ("host_kernel", "__ciq_script__"):
         monkeypatch.delitem(sys.modules, name, raising=False)

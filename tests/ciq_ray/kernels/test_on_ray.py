@@ -120,7 +120,8 @@ def lost(config: Any) -> Outcome:
 
 
 @pytest.mark.parametrize("for_good", [False, True])
-def test_an_actor_that_has_lost_its_device_for_good_is_given_up(for_good):
+def test_an_actor_that_has_lost_its_device_for_good_is_given_up(for_good, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which the actor sets for its whole process
     pickler = ClusterPickler(lost)
     setup = Setup(pickler.function, 1, None, None, None, None, sys.argv, False)
     with ThreadPoolExecutor(1) as thread:  # in the main thread it would take signals
