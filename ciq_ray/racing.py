@@ -125,6 +125,9 @@ def race_results(
         journal.write([record])
     calls = plan.calls(len(finalists))
     cost = "" if call_s is None else f" of about {call_s:.2g} s, {_duration(calls * call_s)}"
+    if isinstance(search.objective_function, Kernel):  # most of the time is not theirs
+        blocks = plan.verdict_blocks + (plan.pick_blocks if len(finalists) > 1 else 0)
+        cost = f" of some tens of milliseconds, in at most {blocks} fresh processes of a second or more"
     say(f"final race: {len(finalists)} finalists and the baseline, at most {calls} calls{cost}")
     try:
         raced = Race(

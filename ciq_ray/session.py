@@ -154,6 +154,7 @@ class Session:
             total = self._total(searcher, engine)
             done = 0
             if self.resume_folder is not None:
+                self._prepare(searcher, stack)  # with more threads, the last bits of a model may be others
                 done = engine.replay(journals.read_records(folder))
                 engine.resumed()
                 self._say(f"run {search.run_id} goes on from {done} evaluations: {folder}")

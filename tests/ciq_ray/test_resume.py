@@ -535,3 +535,49 @@ def wrapping(function: Any) -> Any:
 @wrapping
 def decorated(config: Any) -> float:
     return float(config["x"])
+
+
+THREADS = """
+import sys
+from threadpoolctl import threadpool_info
+import searchers
+from ciq_ray import Search, SearchConfiguration
+from ciq_ray.search_spaces.base import range
+
+
+class Watched(searchers.BayesianSearch):
+    threads = set()
+
+    def _propose_by_model(self, n):
+        Watched.threads |= {library["num_threads"] for library in threadpool_info()}
+        return super()._propose_by_model(n)
+
+
+def objective(config):
+    return (config["x"] - 37) ** 2 + config["y"]
+
+
+if __name__ == "__main__":
+    fields = {"searcher": Watched, "max_evaluations": int(sys.argv[1]), "disable_progress_bar": True}
+    if len(sys.argv) > 2:
+        search = Search.resume(sys.argv[2], objective, **fields)
+    else:
+        search = Search(
+            objective_function=objective,
+            search_space={"x": range(0, 60), "y": range(0, 60)},
+            search_config=SearchConfiguration(generations=10, pool_size=8),
+            seed=3,
+            **fields,
+        )
+    search.start(num_workers=1)
+    assert Watched.threads == {1}, Watched.threads
+"""
+
+
+def test_a_model_has_one_thread_from_the_first_proposal_on_and_when_it_is_replayed(
+    runs, scripts, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what a library has that is loaded when nobody limits it
+    script = scripts.write(THREADS)
+    scripts.run(script, 30)
+    scripts.run(script, 34, runs / "1")
