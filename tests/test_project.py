@@ -247,7 +247,7 @@ class TestMakefile:
     def test_installs_once_and_again_when_the_requirements_change(self, folder: Path) -> None:
         install = "-m pip install -qq --disable-pip-version-check --constraint constraints.txt"
         install += " --editable .[dev,ptxas]"
-        test = "-m pytest -m not slow and not gpu"
+        test = "-m pytest -m not slow and not gpu -n 2 --dist loadfile"
         assert self.make(folder, "test").returncode == 0
         assert self.calls(folder) == [install, test]
         self.make(folder, "test")

@@ -164,7 +164,7 @@ class _Module:
 
     def __init__(self, cubin: bytes) -> None:
         self.handle = _call("cuModuleLoadData", cubin)
-        self._end = weakref.finalize(self, _unload, self.handle)
+        self._end = weakref.finalize(self, _unload, _driver(), self.handle)
         self._end.atexit = False  # the context is gone by then, and the module with it
 
 
@@ -224,6 +224,6 @@ def _error(call: str, result: Any) -> DriverError:
     return DriverError(call, (name or b"unknown").decode(), (text or b"unknown error").decode())
 
 
-def _unload(handle: Any) -> None:
+def _unload(driver: Any, handle: Any) -> None:
     # a context that is lost has nothing left to unload
-    _driver().cuModuleUnload(handle)
+    driver.cuModuleUnload(handle)
