@@ -48,10 +48,23 @@ def farm(compiles: CompileStage, configs: Sequence[Any], workers: int) -> Iterat
                 yield
 
 
+_held: list[CompileStage] = []
+
+
+def hold(compiles: CompileStage) -> None:
+    """What a process of the peer begins with."""
+    _held.append(compiles)
+
+
+def compiled(config: Any) -> Any:
+    """What a process of the peer does with an item."""
+    return _held[0](config)
+
+
 def peer(compiles: CompileStage, configs: Sequence[Any], workers: int) -> Iterator[None]:
-    """The same by `multiprocessing.Pool`."""
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for _ in pool.imap_unordered(compiles, configs):
+    """The same by `multiprocessing.Pool`, whose processes get the function once, like ours."""
+    with multiprocessing.get_context("spawn").Pool(workers, hold, [compiles]) as pool:
+        for _ in pool.imap_unordered(compiled, configs):
             yield
 
 
