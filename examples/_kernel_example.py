@@ -55,7 +55,6 @@ def usable_gpus(arguments: argparse.Namespace) -> list[Any]:
 
 def replay(file: str, kernel: Any, arguments: argparse.Namespace) -> int:
     """Search what was recorded of the same space on an H100; nothing is compiled or timed."""
-    from ciq_ray import Search, SearchConfiguration
     from ciq_ray.landscape import Landscape
 
     landscape = Landscape.load(LANDSCAPES / file)
@@ -69,15 +68,7 @@ def replay(file: str, kernel: Any, arguments: argparse.Namespace) -> int:
             raise ObjectiveFailure(landscape.statuses[row], "recorded")
         return float(landscape.times[row])
 
-    search = Search(
-        objective_function=recorded,
-        search_space=kernel.space,
-        search_config=SearchConfiguration(generations=-(-arguments.max_evaluations // 32), pool_size=32),
-        searcher="auto",
-        seed=arguments.seed,
-        max_evaluations=arguments.max_evaluations,
-        time_budget_s=arguments.time_budget,
-    )
+    search = _search(recorded, arguments, search_space=kernel.space)
     result = search.start(num_workers=1)
     best = result.get_best_result()
     before, after = recorded(kernel.space.default_config()), best["score"]
@@ -94,6 +85,27 @@ def replay(file: str, kernel: Any, arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         result.save(arguments.output / "results.csv")
     return 0
+
+
+def tune(kernel: Any, arguments: argparse.Namespace, library: str) -> int:
+    """Search, race what was found, and say what came out."""
+    search = _search(kernel, arguments, final_race=True)
+    result = search.start(task_timeout=30, devices=arguments.devices, lock_clocks=arguments.lock_clocks)
+    return say_what_came_out(kernel, result, arguments, library)
+
+
+def _search(objective: Any, arguments: argparse.Namespace, **fields: Any) -> Any:
+    from ciq_ray import Search, SearchConfiguration
+
+    return Search(
+        objective_function=objective,
+        search_config=SearchConfiguration(generations=-(-arguments.max_evaluations // 32), pool_size=32),
+        searcher="auto",
+        seed=arguments.seed,
+        max_evaluations=arguments.max_evaluations,
+        time_budget_s=arguments.time_budget,
+        **fields,
+    )
 
 
 def say_what_came_out(kernel: Any, result: Any, arguments: argparse.Namespace, library: str) -> int:

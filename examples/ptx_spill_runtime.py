@@ -77,25 +77,13 @@ def without_a_gpu(seed: int, count: int = 16) -> int:
 
 
 def main() -> int:
-    from _kernel_example import options, say_what_came_out, usable_gpus
+    from _kernel_example import options, tune, usable_gpus
 
     arguments = options(__doc__, max_evaluations=200)
     if not usable_gpus(arguments):
         return without_a_gpu(arguments.seed)
 
-    from ciq_ray import Search, SearchConfiguration
-
-    search = Search(
-        objective_function=KERNEL,
-        search_config=SearchConfiguration(generations=-(-arguments.max_evaluations // 32), pool_size=32),
-        searcher="auto",
-        seed=arguments.seed,
-        max_evaluations=arguments.max_evaluations,
-        time_budget_s=arguments.time_budget,
-        final_race=True,
-    )
-    result = search.start(task_timeout=30, devices=arguments.devices, lock_clocks=arguments.lock_clocks)
-    return say_what_came_out(KERNEL, result, arguments, library="cuFFT (torch)")
+    return tune(KERNEL, arguments, library="cuFFT (torch)")
 
 
 if __name__ == "__main__":

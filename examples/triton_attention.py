@@ -129,25 +129,13 @@ KERNEL = TritonKernel(
 
 
 def main() -> int:
-    from _kernel_example import options, replay, say_what_came_out, usable_gpus
+    from _kernel_example import options, replay, tune, usable_gpus
 
     arguments = options(__doc__, max_evaluations=400)
     if not usable_gpus(arguments):
         return replay("attention_causal.csv", KERNEL, arguments)
 
-    from ciq_ray import Search, SearchConfiguration
-
-    search = Search(
-        objective_function=KERNEL,
-        search_config=SearchConfiguration(generations=-(-arguments.max_evaluations // 32), pool_size=32),
-        searcher="auto",
-        seed=arguments.seed,
-        max_evaluations=arguments.max_evaluations,
-        time_budget_s=arguments.time_budget,
-        final_race=True,
-    )
-    result = search.start(task_timeout=30, devices=arguments.devices, lock_clocks=arguments.lock_clocks)
-    return say_what_came_out(KERNEL, result, arguments, library="SDPA (torch)")
+    return tune(KERNEL, arguments, library="SDPA (torch)")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ciq_ray.errors import WorkerError
-from ciq_ray.kernels.pipeline import Pipeline
 from ciq_ray.worker.protocol import NO_BASELINE, Report, Task
+
+if TYPE_CHECKING:
+    from ciq_ray.kernels.pipeline import Pipeline
 
 __all__ = ["KernelWorker"]
 

@@ -20,6 +20,8 @@ import sys
 import time
 from collections.abc import Collection, Iterable
 
+from ciq_ray._processes import stat_of
+
 __all__ = ["Guard", "ask_to_end", "boot_arguments", "kill_families", "mark_name"]
 
 _KILL_ROUNDS = 40
@@ -74,15 +76,13 @@ def ask_to_end(leaders: Collection[int], grace_s: float) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(leader, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while time.monotonic() < deadline and any(_is_alive(leader) for leader in leaders):
+    while time.monotonic() < deadline and any(_lives(leader) for leader in leaders):
         time.sleep(_ROUND_S)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False
+def _lives(pid: int) -> bool:
+    found = stat_of(pid)
+    return found is not None and found.alive
 
 
 def _encoded(mark: str) -> bytes:
