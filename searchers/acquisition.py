@@ -8,7 +8,7 @@ import numpy as np
 
 from searchers.gaussian_process import Floats
 
-__all__ = ["log_expected_improvement", "log_feasible", "warped"]
+__all__ = ["highest", "log_expected_improvement", "log_feasible", "warped"]
 
 _WARP_SHIFT = 0.05
 _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
@@ -16,6 +16,8 @@ _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
 _FAR = -30.0
 """From there on the expansion is as exact as the formula, and soon the only one that does not underflow."""
 _LABEL_NOISE = 0.05
+_DIGITS = 9
+"""Scores are rounded to so many digits and ties go to the first: machines differ in the last ones."""
 _CAUTION = 4.0
 """Power of the probability of success: the model of the objective, which has seen successes only, promises
 most where it has to extrapolate into what fails."""
@@ -71,3 +73,8 @@ def log_feasible(means: Floats, deviations: Floats) -> Floats:
     from scipy.special import log_ndtr
 
     return np.asarray(_CAUTION * log_ndtr(means / np.sqrt(deviations**2 + _LABEL_NOISE)))
+
+
+def highest(scores: Floats) -> int:
+    """Position of the largest score, the same on every machine."""
+    return int(np.round(scores, _DIGITS).argmax())

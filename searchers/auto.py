@@ -41,8 +41,9 @@ class AutoSearch(BayesianSearch):
     * At first `initial_population` random configurations, after `initial_configs`.
     * Then Bayesian optimisation (`BayesianSearch`): the fewest evaluations to a good configuration, on small
       spaces (all configurations are scored) as on huge ones, with one objective or several, with failures,
-      with noise. It notices when its model has nothing more to offer, and then three of four proposals are
-      neighbours and children of the best, so that it does not stop where a smooth model is blind.
+      with noise. It notices when its model has nothing more to offer, and then most proposals are neighbours
+      and children of the best or come from models of parts of the space, so that it does not stop where a
+      smooth model is blind.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children of the 64 best (by value, or by NSGA-II's ranks and crowding with several
       objectives), bred as `GeneticSearch` does; every eighth is the model's.

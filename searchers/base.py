@@ -426,7 +426,8 @@ class SpaceSearcher(TuneContract):
 
     def _rows_of(self, indices: Iterable[int]) -> Matrix:
         """The rows of some trials, shape (n, columns)."""
-        return np.array([self._trials[index].row for index in indices], dtype=np.int32)
+        rows = [self._trials[index].row for index in indices]
+        return np.array(rows, dtype=np.int32).reshape(len(rows), self._known_space().encoding.n_columns)
 
     @property
     def n_objectives(self) -> int:

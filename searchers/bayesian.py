@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers import effort
-from searchers.acquisition import log_expected_improvement, log_feasible, warped
+from searchers.acquisition import highest, log_expected_improvement, log_feasible, warped
 from searchers.base import SpaceSearcher, Trial
 from searchers.checks import whole_option
+from searchers.divided import MOST_FEATURES, DividedModel, Evidence
 from searchers.encoding import Matrix
 from searchers.features import Features
 from searchers.gaussian_process import Floats
@@ -32,15 +33,16 @@ _LEAST_SUCCESSES = 3
 _CONVERGED = -8.0
 """Logarithm of the expected improvement, in deviations of the warped losses, below which the model
 considers the search done. It is then wrong more often than it thinks ..."""
-_FIRST_TURNS, _CLOSE_BY = 64, ("model", "neighbour")
-"""... so at first every other proposal is a neighbour of the best ..."""
-_FURTHER = ("child",) * 7 + ("model",)
-"""... and, when that has gone on for a while, most of them are what a genetic algorithm would try."""
+_TURNS = (
+    (16, ("model", "neighbour")),
+    (128, ("part", "neighbour")),
+    (math.inf, ("child",) * 7 + ("model",)),
+)
+"""... so at first every other proposal is a neighbour of the best; up to the 128th, models of parts of the
+space are asked as well; and then most are what a genetic algorithm would try."""
 _PARENTS = 32
 _CHILDREN = 32
 _NEIGHBOUR_RADIUS = 16
-_DIGITS = 9
-"""Scores are rounded to so many digits and ties go to the first row: machines differ in the last ones."""
 _SCALAR_TILT = 0.05
 _LARGEST = 1e100
 """Losses are cut off there: squares and differences of any that are left are finite."""
@@ -58,8 +60,9 @@ class BayesianSearch(SpaceSearcher):
     best and random ones.
 
     When the expected improvement becomes negligible, every other proposal is the most promising unknown
-    neighbour of the best configurations; and after 64 such proposals seven of eight are children of good
-    ones, by crossover and mutation. They find what a smooth model cannot see.
+    neighbour of the best configurations. After 16 such proposals the others come from models of parts of the
+    space (`searchers.divided`, up to 32 features), and after 128 seven of eight are children of good
+    configurations, by crossover and mutation. They find what a smooth model cannot see.
 
     Candidates that are pending are taken to do what is expected of them, so that a batch spreads out.
     A label's spread and number of samples are its noise. Several objectives are weighted anew for each
@@ -97,6 +100,7 @@ class BayesianSearch(SpaceSearcher):
         self._translation: Features | None = None
         self._objective: Surrogate | None = None
         self._feasibility: Surrogate | None = None
+        self._divided = DividedModel()
         self._grid: Points | None = None
 
     # -- what is known ----------------------------------------------------------------------------
@@ -108,6 +112,7 @@ class BayesianSearch(SpaceSearcher):
         for model in (self._objective, self._feasibility):
             if model is not None:
                 model.forget()
+        self._divided.forget()
 
     def _successes(self) -> list[int]:
         """The successes, in the order in which they came."""
@@ -173,8 +178,17 @@ class BayesianSearch(SpaceSearcher):
                     targets, noise = self._targets(passed)
                     means, squares = objective.predict(targets)
                 incumbent = float((objective.smoothed(targets) if noise.any() else targets).min())
-                improvement = log_expected_improvement(means, objective.deviations(squares), incumbent)
-                row = self._choose(points, free, improvement + feasible, feasible - means, best)
+                score = log_expected_improvement(means, objective.deviations(squares), incumbent) + feasible
+                turn = self._next_turn(score[free])
+                row = None
+                if turn == "neighbour":
+                    row = self._neighbour(points, free, feasible - means, best)
+                elif turn == "child":
+                    row = self._child(best)
+                elif turn == "part":
+                    row = self._of_a_part(passed, targets, noise, incumbent, points, free, feasible)
+                if row is None and free.any():
+                    row = points.rows[_highest(score, free)]
                 if row is None:
                     break
                 (trial,) = self._admit(row[None, :])
@@ -183,24 +197,35 @@ class BayesianSearch(SpaceSearcher):
                 count += 1
         return count or len(self._admit_random(n))
 
-    def _choose(
-        self, points: Points, free: npt.NDArray[np.bool_], score: Floats, promise: Floats, best: Matrix
+    def _next_turn(self, scores: Floats) -> str:
+        """Who proposes the next candidate, given the model's scores of what may be proposed."""
+        if not len(scores) or scores.max() >= _CONVERGED:
+            return "model"
+        turns = next(turns for until, turns in _TURNS if self._turn < until)
+        turn = turns[self._turn % len(turns)]
+        self._turn += 1
+        return turn
+
+    def _of_a_part(
+        self,
+        passed: list[int],
+        targets: Floats,
+        noise: Floats,
+        incumbent: float,
+        points: Points,
+        free: npt.NDArray[np.bool_],
+        feasible: Floats,
     ) -> Matrix | None:
-        """The row to propose next, ``None`` if no point is free."""
-        if not free.any():
+        """What a model of a part of the space finds the most promising."""
+        if self._objective is None or self._features.n_features > MOST_FEATURES:
             return None
-        top = _highest(score, free)
-        turn = "model"
-        if score[top] < _CONVERGED:
-            turns = _CLOSE_BY if self._turn < _FIRST_TURNS else _FURTHER
-            turn = turns[self._turn % len(turns)]
-            self._turn += 1
-        row = None
-        if turn == "neighbour":
-            row = self._neighbour(points, free, promise, best)
-        elif turn == "child":
-            row = self._child(best)
-        return points.rows[top] if row is None else row
+        rows, pending = self._rows_of(passed), self._rows_of(sorted({*self._pending, *self._ready}))
+        evidence = Evidence(
+            rows, self._features(rows), targets, noise, incumbent, pending, self._features(pending)
+        )
+        start = self._objective.hyperparameters
+        place = self._divided.best(evidence, start, points, free, feasible, self._rng)
+        return None if place is None else np.asarray(points.rows[place])
 
     def _neighbour(
         self, points: Points, free: npt.NDArray[np.bool_], promise: Floats, best: Matrix
@@ -267,6 +292,7 @@ class BayesianSearch(SpaceSearcher):
             "turn": self._turn,
             "objective": self._objective and self._objective.state(),
             "feasibility": self._feasibility and self._feasibility.state(),
+            "divided": self._divided.state(),
         }
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
@@ -277,11 +303,12 @@ class BayesianSearch(SpaceSearcher):
             if state[name] is not None:
                 models[name] = model = Surrogate(self._features.n_features)
                 model.load(state[name], count)
+        self._divided.load(state["divided"], self._features.n_features)
         self._objective, self._feasibility = models["objective"], models["feasibility"]
 
 
 def _highest(score: Floats, among: npt.NDArray[np.bool_]) -> int:
-    return int(np.where(among, np.round(score, _DIGITS), -np.inf).argmax())
+    return highest(np.where(among, score, -np.inf))
 
 
 def _noise(outcome: Outcome) -> tuple[float, ...]:

@@ -107,6 +107,11 @@ class Surrogate:
         self._known.add(features, np.zeros(len(features)))
 
     @property
+    def hyperparameters(self) -> Hyperparameters:
+        """As last fitted."""
+        return self._hyperparameters
+
+    @property
     def _known(self) -> Posterior:
         if self._posterior is None:
             raise StateError("the model has learnt nothing yet")
