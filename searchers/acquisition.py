@@ -8,7 +8,7 @@ import numpy as np
 
 from searchers.gaussian_process import Floats
 
-__all__ = ["highest", "log_expected_improvement", "log_feasible", "warped"]
+__all__ = ["DIGITS", "highest", "log_expected_improvement", "log_feasible", "warped"]
 
 _WARP_SHIFT = 0.05
 _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
@@ -16,7 +16,7 @@ _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
 _FAR = -30.0
 """From there on the expansion is as exact as the formula, and soon the only one that does not underflow."""
 _LABEL_NOISE = 0.05
-_DIGITS = 9
+DIGITS = 9
 """Scores are rounded to so many digits and ties go to the first: machines differ in the last ones."""
 _CAUTION = 4.0
 """Power of the probability of success: the model of the objective, which has seen successes only, promises
@@ -77,4 +77,4 @@ def log_feasible(means: Floats, deviations: Floats) -> Floats:
 
 def highest(scores: Floats) -> int:
     """Position of the largest score, the same on every machine."""
-    return int(np.round(scores, _DIGITS).argmax())
+    return int(np.round(scores, DIGITS).argmax())

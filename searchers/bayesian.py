@@ -219,9 +219,11 @@ class BayesianSearch(SpaceSearcher):
         """What a model of a part of the space finds the most promising."""
         if self._objective is None or self._features.n_features > MOST_FEATURES:
             return None
+        space = self._known_space()
         rows, pending = self._rows_of(passed), self._rows_of(sorted({*self._pending, *self._ready}))
+        states, waiting = (space.encoding.states(some, space.inactive(some)) for some in (rows, pending))
         evidence = Evidence(
-            rows, self._features(rows), targets, noise, incumbent, pending, self._features(pending)
+            states, self._features(rows), targets, noise, incumbent, waiting, self._features(pending)
         )
         start = self._objective.hyperparameters
         place = self._divided.best(evidence, start, points, free, feasible, self._rng)
@@ -303,8 +305,13 @@ class BayesianSearch(SpaceSearcher):
             if state[name] is not None:
                 models[name] = model = Surrogate(self._features.n_features)
                 model.load(state[name], count)
-        self._divided.load(state["divided"], self._features.n_features)
-        self._objective, self._feasibility = models["objective"], models["feasibility"]
+        divided = DividedModel()
+        divided.load(state["divided"], self._features.n_features)
+        self._objective, self._feasibility, self._divided = (
+            models["objective"],
+            models["feasibility"],
+            divided,
+        )
 
 
 def _highest(score: Floats, among: npt.NDArray[np.bool_]) -> int:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchers.acquisition import highest, log_expected_improvement
-from searchers.encoding import Matrix
+from searchers.acquisition import DIGITS, highest, log_expected_improvement
 from searchers.errors import StateError
 from searchers.gaussian_process import Floats, Hyperparameters, Posterior, fit
 from searchers.points import Points
 from searchers.state import whole
 
 __all__ = ["MOST_FEATURES", "DividedModel", "Evidence"]
+
+States = npt.NDArray[np.int64]
 
 MOST_FEATURES = 32
 """With more, the fits would cost more than most evaluations."""
@@ -36,21 +37,22 @@ class Evidence:
     """What a proposal is based on.
 
     Attributes:
-        rows: Successes, shape (n, columns).
+        states: Of each success, the level of each parameter, or how many it has where it is absent, shape
+            (n, n_parameters).
         features: Of each, shape (n, n_features).
         targets: Of each, less is better, shape (n,).
         noise: Known variance of each target, shape (n,).
         incumbent: What has to be improved upon, on the scale of the targets.
-        pending: Rows that are being evaluated, shape (k, columns).
+        pending: States of what is being evaluated, shape (k, n_parameters).
         pending_features: Of each, shape (k, n_features).
     """
 
-    rows: Matrix
+    states: States
     features: Floats
     targets: Floats
     noise: Floats
     incumbent: float
-    pending: Matrix
+    pending: States
     pending_features: Floats
 
 
@@ -62,7 +64,6 @@ class DividedModel:
     ones is beyond it, and it is sure of what is wrong. After Gramacy and Lee, "Bayesian treed Gaussian
     process models with an application to computer modeling" (2008), who look for the best tree of cuts; here
     there is one cut, and of all the parts that a cut can make some are asked for each proposal.
-
     """
 
     def __init__(self) -> None:
@@ -91,34 +92,35 @@ class DividedModel:
             Its position, ``None`` if no part has observations enough and a point left.
         """
         found: list[tuple[float, int]] = []
-        parts = _parts(evidence.rows)
+        parts = _parts(evidence.states)
         for index in rng.permutation(len(parts))[:_PARTS].tolist():
-            column, level = parts[index]
-            left = np.flatnonzero(free & (points.rows[:, column] == level))
+            parameter, level = parts[index]
+            left = np.flatnonzero(free & (points.states[:, parameter] == level))
             if len(left):
-                scores = self._scores((column, level), evidence, start, points.features[left]) + bonus[left]
+                scores = self._scores(parts[index], evidence, start, points.features[left]) + bonus[left]
                 top = highest(scores)
-                found.append((float(scores[top]), -int(left[top])))
+                found.append((round(float(scores[top]), DIGITS), -int(left[top])))  # the first of equal ones
         return -max(found)[1] if found else None
 
     def _scores(
         self, part: tuple[int, int], evidence: Evidence, start: Hyperparameters, grid: Floats
     ) -> Floats:
         """Logarithm of the expected improvement of each point of a part."""
-        column, level = part
-        members = np.flatnonzero(evidence.rows[:, column] == level)[-_FIT_ON:]
+        parameter, level = part
+        members = np.flatnonzero(evidence.states[:, parameter] == level)
+        n, members = len(members), members[-_FIT_ON:]
         features, targets = evidence.features[members], evidence.targets[members]
         mean, spread = float(targets.mean()), max(float(targets.std()), _LEAST_SPREAD)
         scaled = (targets - mean) / spread
         noise = np.minimum(evidence.noise[members] / spread**2, 1.0)
         known = self._fits.get(part)
-        if known is None or len(members) > _GROWTH * known[1]:
+        if known is None or n > _GROWTH * known[1]:
             begin = start if known is None else known[0]
-            known = self._fits[part] = (fit(features, scaled, begin, noise), len(members))
+            known = self._fits[part] = (fit(features, scaled, begin, noise), n)
         posterior = Posterior(grid, known[0])
         posterior.add(features, noise)
         means, squares = posterior.means(scaled)
-        waiting = evidence.pending[:, column] == level
+        waiting = evidence.pending[:, parameter] == level
         if waiting.any():
             posterior.add(evidence.pending_features[waiting], np.zeros(int(waiting.sum())))
         goal = (evidence.incumbent - mean) / spread
@@ -144,19 +146,19 @@ class DividedModel:
         """
         self._fits.clear()
         for record in state:
-            column, level = (whole("part", number) for number in record["part"])
+            parameter, level = (whole("part", number) for number in record["part"])
             scales = [float(scale) for scale in record["log_scales"]]
             noise = float(record["log_noise"])
             if len(scales) != n_features or not np.isfinite([*scales, noise]).all():
                 raise StateError(f"`log_scales` is {scales}; it must be a finite number for each feature")
-            self._fits[column, level] = (Hyperparameters(tuple(scales), noise), whole("n", record["n"]))
+            self._fits[parameter, level] = (Hyperparameters(tuple(scales), noise), whole("n", record["n"]))
 
 
-def _parts(rows: Matrix) -> list[tuple[int, int]]:
-    """Column and level of all parts with observations enough, but not with all of them."""
+def _parts(states: States) -> list[tuple[int, int]]:
+    """Parameter and level of all parts with observations enough, but not with all of them."""
     parts = []
-    for column in range(rows.shape[1]):
-        levels, counts = np.unique(rows[:, column], return_counts=True)
-        enough = (counts >= _LEAST_OBSERVATIONS) & (counts < len(rows))
-        parts += [(column, level) for level in levels[enough].tolist()]
+    for parameter in range(states.shape[1]):
+        levels, counts = np.unique(states[:, parameter], return_counts=True)
+        enough = (counts >= _LEAST_OBSERVATIONS) & (counts < len(states))
+        parts += [(parameter, level) for level in levels[enough].tolist()]
     return parts

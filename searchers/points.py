@@ -37,11 +37,14 @@ class Points:
     Attributes:
         rows: As given.
         features: Of each row, shape (n, n_features).
+        states: Of each row, the level of each parameter, or how many it has where it is absent, shape
+            (n, n_parameters).
     """
 
     def __init__(self, space: Space, rows: Matrix, features: Features) -> None:
         self.rows = rows
         self.features: Floats = features(rows)
+        self.states = space.encoding.states(rows, space.inactive(rows))
         keys = space.keys(rows)
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]

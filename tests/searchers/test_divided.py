@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,15 @@ def evidence(rows: Matrix, pending: Matrix | None = None) -> Evidence:
     targets = (targets - targets.mean()) / targets.std()
     pending = rows[:0] if pending is None else pending
     noise = np.zeros(len(rows))
-    return Evidence(rows, FEATURES(rows), targets, noise, float(targets.min()), pending, FEATURES(pending))
+    return Evidence(
+        rows.astype(np.int64),
+        FEATURES(rows),
+        targets,
+        noise,
+        float(targets.min()),
+        pending.astype(np.int64),
+        FEATURES(pending),
+    )
 
 
 def chosen(
@@ -57,7 +66,7 @@ def chosen(
     points = Points(SPACE, everything(), FEATURES)
     if free is None:
         free = np.ones(len(points.rows), dtype=bool)
-        free[points.places(SPACE.keys(known.rows))] = False
+        free[points.places(SPACE.keys(known.states.astype(np.int32)))] = False
     place = model.best(known, START, points, free, np.full(len(free), bonus), np.random.default_rng(1))
     return None if place is None else points.rows[place].tolist()
 
@@ -98,7 +107,7 @@ def test_nothing_is_left() -> None:
 
 def test_targets_that_are_all_alike() -> None:
     rows = small_tiles_and_limited_ones(60)
-    flat = Evidence(rows, FEATURES(rows), np.zeros(60), np.zeros(60), 0.0, rows[:0], FEATURES(rows[:0]))
+    flat = replace(evidence(rows), targets=np.zeros(60), incumbent=0.0)
     assert chosen(DividedModel(), flat) is not None
 
 
@@ -159,3 +168,32 @@ def test_wide_spaces_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
         (value,) = spilling(np.array([candidate.row], dtype=np.int32)).tolist()
         searcher.tell(candidate.id, Outcome("ok", (value,)))
     assert not searcher.get_state()["algorithm"]["divided"]
+
+
+def test_a_refused_state_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayesian, "_CONVERGED", math.inf)
+    searcher = BayesianSearch(SPACE, metric="x", mode="min", seed=2)
+    for _ in range(60):
+        (candidate,) = searcher.ask(1)
+        (value,) = spilling(np.array([candidate.row], dtype=np.int32)).tolist()
+        searcher.tell(candidate.id, Outcome("ok", (value,)))
+    before = json.dumps(searcher.get_state())
+    damaged = json.loads(before)
+    damaged["algorithm"]["divided"][-1]["n"] = -1
+    with pytest.raises(StateError):
+        searcher.set_state(damaged)
+    assert json.dumps(searcher.get_state()) == before
+
+
+def test_where_a_parameter_is_absent_is_a_part_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayesian, "_CONVERGED", math.inf)
+    space = Space({"tiled": Boolean(), "tile": Range(0, 3, when="tiled"), "steps": Range(0, 15)})
+    searcher = BayesianSearch(space, metric="x", mode="min", seed=5)
+    for _ in range(70):
+        (candidate,) = searcher.ask(1)
+        config = candidate.config
+        searcher.tell(
+            candidate.id, Outcome("ok", (config.get("tile", 9) + (config["steps"] - 3) ** 2 / 9.0,))
+        )
+    parts = [tuple(record["part"]) for record in searcher.get_state()["algorithm"]["divided"]]
+    assert (1, 4) in parts, "4 of 4 levels: absent"
