@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +38,20 @@ class Points:
     Attributes:
         rows: As given.
         features: Of each row, shape (n, n_features).
-        states: Of each row, the level of each parameter, or how many it has where it is absent, shape
-            (n, n_parameters).
     """
 
     def __init__(self, space: Space, rows: Matrix, features: Features) -> None:
         self.rows = rows
         self.features: Floats = features(rows)
-        self.states = space.encoding.states(rows, space.inactive(rows))
+        self._space = space
         keys = space.keys(rows)
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
+
+    @cached_property
+    def states(self) -> npt.NDArray[np.int64]:
+        """The level of each parameter, or how many it has where it is absent, shape (n, n_parameters)."""
+        return self._space.encoding.states(self.rows, self._space.inactive(self.rows))
 
     def places(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Positions of the rows with these keys; those that are not among the points are left out."""

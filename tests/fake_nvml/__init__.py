@@ -72,6 +72,15 @@ class FakeMachine:
     def __getitem__(self, index: int) -> fake.Gpu:
         return self.cards[index]
 
+    def is_untouched(self, limit_mw: int = 650000) -> bool:
+        """Whether the first card has no clock locked and this power limit, and no ledger is left."""
+        card = self[0]
+        return (
+            list(card.locked_sm) == list(card.locked_mem) == [0, 0]
+            and card.limit_mw == limit_mw
+            and not list(self.states.glob("*.json"))
+        )
+
     def uuid(self, index: int = 0) -> str:
         """The UUID of a card."""
         return self[index].uuid.decode()

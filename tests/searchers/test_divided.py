@@ -61,14 +61,23 @@ def evidence(rows: Matrix, pending: Matrix | None = None) -> Evidence:
 
 
 def chosen(
-    model: DividedModel, known: Evidence, free: npt.NDArray[np.bool_] | None = None, bonus: float = 0.0
+    model: DividedModel, known: Evidence, free: npt.NDArray[np.bool_] | None = None
 ) -> list[int] | None:
     points = Points(SPACE, everything(), FEATURES)
     if free is None:
         free = np.ones(len(points.rows), dtype=bool)
         free[points.places(SPACE.keys(known.states.astype(np.int32)))] = False
-    place = model.best(known, START, points, free, np.full(len(free), bonus), np.random.default_rng(1))
+    place = model.best(known, START, points, free, np.zeros(len(free)), np.random.default_rng(1))
     return None if place is None else points.rows[place].tolist()
+
+
+def after_sixty() -> BayesianSearch:
+    searcher = BayesianSearch(SPACE, metric="x", mode="min", seed=2)
+    for _ in range(60):
+        (candidate,) = searcher.ask(1)
+        (value,) = spilling(np.array([candidate.row], dtype=np.int32)).tolist()
+        searcher.tell(candidate.id, Outcome("ok", (value,)))
+    return searcher
 
 
 def test_what_is_bad_at_one_level_may_be_good_at_another() -> None:
@@ -162,21 +171,13 @@ def test_a_search_that_is_done_asks_its_parts(batch: int, monkeypatch: pytest.Mo
 def test_wide_spaces_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bayesian, "_CONVERGED", math.inf)
     monkeypatch.setattr(bayesian, "MOST_FEATURES", 2)
-    searcher = BayesianSearch(SPACE, metric="x", mode="min", seed=2)
-    for _ in range(60):
-        (candidate,) = searcher.ask(1)
-        (value,) = spilling(np.array([candidate.row], dtype=np.int32)).tolist()
-        searcher.tell(candidate.id, Outcome("ok", (value,)))
+    searcher = after_sixty()
     assert not searcher.get_state()["algorithm"]["divided"]
 
 
 def test_a_refused_state_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bayesian, "_CONVERGED", math.inf)
-    searcher = BayesianSearch(SPACE, metric="x", mode="min", seed=2)
-    for _ in range(60):
-        (candidate,) = searcher.ask(1)
-        (value,) = spilling(np.array([candidate.row], dtype=np.int32)).tolist()
-        searcher.tell(candidate.id, Outcome("ok", (value,)))
+    searcher = after_sixty()
     before = json.dumps(searcher.get_state())
     damaged = json.loads(before)
     damaged["algorithm"]["divided"][-1]["n"] = -1

@@ -18,6 +18,8 @@ from ciq_ray.gpu.ledger import Ledger, read_ledger
 from ciq_ray.gpu.locks import HostLock, Owner
 from ciq_ray.gpu.nvml import NvmlError
 
+pytestmark = pytest.mark.usefixtures("default_handlers")
+
 ALL = Clocks(1410, 1593, 500)
 UNDONE = ["power 650000 650000", "memory 0 0", "core 0 0"]
 
@@ -42,15 +44,6 @@ finally:
 """
 
 
-@pytest.fixture(autouse=True)
-def _default_handlers():
-    """Libraries that other tests use, Ray among them, leave handlers of their own in this process."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def said():
     return []
@@ -68,14 +61,6 @@ def holder(scripts):
     return start
 
 
-def is_untouched(machine, limit_mw=650000):
-    return (
-        list(machine[0].locked_sm) == list(machine[0].locked_mem) == [0, 0]
-        and machine[0].limit_mw == limit_mw
-        and not list(machine.states.glob("*.json"))
-    )
-
-
 class TestInGoodOrder:
     def test_set_and_undone(self, fake_nvml, said):
         machine = fake_nvml(limit_mw=650000)
@@ -86,7 +71,7 @@ class TestInGoodOrder:
             assert (ledger.owner.pid, ledger.power_mw) == (os.getpid(), 650000)
             assert machine[0].changes == ["core 1410 1410", "memory 1593 1593", "power 500000 500000"]
         assert machine[0].changes[3:] == UNDONE
-        assert is_untouched(machine)
+        assert machine.is_untouched()
         assert said == held.notes == []
 
     @pytest.mark.parametrize(
@@ -104,7 +89,7 @@ class TestInGoodOrder:
         machine = fake_nvml(limit_mw=650000)
         with hold(devices()[0], clocks) as held:
             assert held.clock_state == state
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     def test_the_base_clock_without_anybody_who_knows_it(self, fake_nvml, monkeypatch):
         fake_nvml()
@@ -142,7 +127,7 @@ class TestInGoodOrder:
         machine = fake_nvml(limit_mw=650000)
         with pytest.raises(ZeroDivisionError), hold(devices()[0], ALL):
             1 / 0  # noqa: B018
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     def test_out_of_range_is_refused_before_anything_is_set(self, fake_nvml):
         machine = fake_nvml()
@@ -243,7 +228,7 @@ class TestRefusals:
         with pytest.raises(UnsupportedError, match="cannot set the power limit to 500 W"):
             set_clocks(devices()[0], ALL, strict=True).__enter__()
         assert machine[0].changes == ["core 1410 1410", "memory 1593 1593", "memory 0 0", "core 0 0"]
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     def test_a_device_that_is_lost_half_way(self, fake_nvml, said):
         machine = fake_nvml(memory_error=15)
@@ -256,7 +241,7 @@ class TestRefusals:
         machine = fake_nvml(scenario="refused", limit_mw=650000, reset_error=4)
         with hold(devices()[0], ALL, fallback="sudo", say=said.append) as held:
             assert held.clock_state == "locked 1410/1593 MHz, 500 W"
-        assert is_untouched(machine)
+        assert machine.is_untouched()
         assert said == []
         lines = machine.sudo_log.read_text().splitlines()
         assert len(lines) == 6
@@ -286,7 +271,7 @@ class TestRefusals:
             pass
         machine[0].reset_error = 0
         assert "undone: core, memory, power" in recover(machine.uuid())[0]
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
 
 class TestWhoDies:
@@ -299,7 +284,7 @@ class TestWhoDies:
         assert machine[0].limit_mw == 500000
         assert clock_state(devices()[0]).endswith(f"by process {process.pid}")
         with hold(devices()[0], say=said.append) as held:
-            assert is_untouched(machine)
+            assert machine.is_untouched()
             assert held.clock_state == UNLOCKED
         assert f"process {process.pid} of" in said[0]
         assert "undone: core, memory, power" in said[0]
@@ -313,7 +298,7 @@ class TestWhoDies:
             assert machine[0].limit_mw == 400000
             assert list(machine[0].locked_sm) == [0, 0]
             assert read_ledger(machine.uuid()).power_mw == 650000
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_ended_by_a_signal(self, fake_nvml, holder, number):
@@ -323,7 +308,7 @@ class TestWhoDies:
         out, _ = process.communicate(timeout=60)
         assert out == "ended\n"
         assert process.returncode in (128 + number, -number)
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     @pytest.mark.parametrize(("how", "ends_with"), [("unwind", 3), ("sleep", -signal.SIGTERM)])
     def test_a_forked_process_undoes_nothing(self, fake_nvml, holder, scripts, how, ends_with):
@@ -350,7 +335,7 @@ class TestWhoDies:
         monkeypatch.setattr(Changer, "apply", ended)
         with pytest.raises(SystemExit):
             hold(devices()[0], ALL).__enter__()
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     def test_after_a_start_of_the_machine_there_is_nothing_to_undo(self, fake_nvml, said):
         machine = fake_nvml()
@@ -406,7 +391,7 @@ class TestTogether:
         with set_clocks(devices()[0], Clocks(1410)), hold(devices()[0]) as held:
             assert held.clock_state == f"locked 1410 MHz, by process {os.getpid()}"
             assert list(machine[0].locked_sm) == [1410, 1410]
-        assert is_untouched(machine, 700000)
+        assert machine.is_untouched(700000)
 
     def test_timing_waits_for_timing(self, fake_nvml, holder):
         fake_nvml()

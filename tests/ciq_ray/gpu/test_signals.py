@@ -14,6 +14,8 @@ from ciq_ray.gpu.devices import devices
 from ciq_ray.gpu.hold import Clocks, hold
 from ciq_ray.gpu.signals import Endings
 
+pytestmark = pytest.mark.usefixtures("default_handlers")
+
 ALL = Clocks(1410, 1593, 500)
 
 RESTLESS = """
@@ -27,23 +29,6 @@ while True:
     with hold(device, Clocks(1410, 1593, 500), say=print):
         pass
 """
-
-
-@pytest.fixture(autouse=True)
-def _default_handlers():
-    """Libraries that other tests use, Ray among them, leave handlers of their own in this process."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def is_untouched(machine, limit_mw=650000):
-    return (
-        list(machine[0].locked_sm) == list(machine[0].locked_mem) == [0, 0]
-        and machine[0].limit_mw == limit_mw
-        and not list(machine.states.glob("*.json"))
-    )
 
 
 class TestEndings:
@@ -135,7 +120,7 @@ class TestHolder:
         with pytest.raises(SystemExit):
             hold(devices()[0], ALL).__enter__()
         assert machine[0].changes[0] == "core 1410 1410"
-        assert is_untouched(machine)
+        assert machine.is_untouched()
 
     def test_at_any_moment(self, fake_nvml, scripts):
         """Two of them, as by Ctrl-C and a driver that ends its workers; nothing stays behind."""
@@ -151,7 +136,7 @@ class TestHolder:
                     process.send_signal(rng.choice([signal.SIGTERM, signal.SIGINT]))
                 time.sleep(rng.uniform(0, 0.003))
             process.communicate(timeout=60)
-            assert is_untouched(machine)
+            assert machine.is_untouched()
             assert not list(machine.states.glob(".*"))
 
     def test_an_interrupt_during_the_undoing(self, fake_nvml, monkeypatch):
@@ -169,4 +154,4 @@ class TestHolder:
                 pass
         finally:
             signal.signal(signal.SIGINT, before)
-        assert is_untouched(machine)
+        assert machine.is_untouched()
