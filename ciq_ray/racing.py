@@ -127,7 +127,9 @@ def race_results(
     cost = "" if call_s is None else f" of about {call_s:.2g} s, {_duration(calls * call_s)}"
     if isinstance(search.objective_function, Kernel):  # most of the time is not theirs
         blocks = plan.verdict_blocks + (plan.pick_blocks if len(finalists) > 1 else 0)
-        cost = f" of some tens of milliseconds, in at most {blocks} fresh processes of a second or more"
+        shapes = len(search.objective_function.shapes)
+        each = f" for each of {shapes} shapes" if shapes > 1 else ""
+        cost = f" of some tens of milliseconds{each}, in at most {blocks} fresh processes of a second or more"
     say(f"final race: {len(finalists)} finalists and the baseline, at most {calls} calls{cost}")
     try:
         raced = Race(

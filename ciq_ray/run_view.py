@@ -181,7 +181,7 @@ class RunView:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """What the evaluations took in all, and building as a part of it."""
+        """What the evaluations took in all, and building: a part of it, but for kernels beside it."""
         outcomes = [outcome for entry in self.entries.values() for outcome in entry.outcomes]
         return sum(found.run_s or 0 for found in outcomes), sum(found.compile_s or 0 for found in outcomes)
 

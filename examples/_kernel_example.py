@@ -41,11 +41,9 @@ def usable_gpus(arguments: argparse.Namespace) -> list[Any]:
     except CiqError as error:
         if arguments.devices is not None:
             raise
-        print(f"No GPU can be used: {error}")
+        print(f"No GPU can be used: {str(error).removeprefix('no NVIDIA GPU can be used: ')}")
         return []
-    if not found:
-        print("No GPU can be used: there is none.")
-    elif arguments.devices is None:
+    if arguments.devices is None:
         arguments.devices = [found[0].uuid]
         found = found[:1]
     for gpu in found:

@@ -2,8 +2,9 @@
 
 ``ptxas_spill.py`` looks for the options with the least spilling. Whether less spilling is faster is another
 question, and only a GPU can answer it: this one launches the same kernel and times it. Needs an NVIDIA GPU
-of compute capability 9.0 (H100, H200) with PyTorch, and ptxas. Without a GPU it assembles sixteen option
-sets and shows their registers and spills, which is all that can be known then.
+of compute capability 9.0 (H100, H200) with PyTorch, and ptxas. Without a GPU it searches recorded times
+instead, and says so: those of a part of the space, 840 combinations of five options that matter here, since
+no card could time all of it.
 
     python examples/ptx_spill_runtime.py --max-evaluations 200 --seed 0 --output ptx_spill_runtime
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from ciq_ray.kernels import PtxKernel, Tensor
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
+from searchers import Choice, Range, Space
 
 POINTS, COLUMNS = 32, 1 << 20
 THREADS = 512
@@ -30,58 +32,74 @@ def cufft(arrays: dict[str, Any]) -> Any:
     return torch.view_as_real(torch.fft.fft(signal, dim=0) * response[:, None])
 
 
-KERNEL = PtxKernel(
-    SOURCE,
-    "spectrum",
-    arguments={
-        "signal": Tensor((POINTS, COLUMNS, 2), "float32"),
-        "response": Tensor((POINTS, 2), "float32"),
-        "filtered": Tensor((POINTS, COLUMNS, 2), "float32", role="out"),
-        "columns": COLUMNS,
-    },
-    grid=(COLUMNS // THREADS,),
-    block=(THREADS,),
-    space=PtxasSearchSpace(),
-    reference=cufft,
-    library=cufft,
-    flops=COLUMNS * (5 * POINTS * 5 + 6 * POINTS),  # 5 n log2(n), and a complex product
-    bytes=2 * 8 * POINTS * COLUMNS,
-    rtol=1e-4,
-    atol=1e-3,
+def spectrum(space: Any, options: Any = None) -> PtxKernel:
+    """The kernel with a space of options."""
+    return PtxKernel(
+        SOURCE,
+        "spectrum",
+        arguments={
+            "signal": Tensor((POINTS, COLUMNS, 2), "float32"),
+            "response": Tensor((POINTS, 2), "float32"),
+            "filtered": Tensor((POINTS, COLUMNS, 2), "float32", role="out"),
+            "columns": COLUMNS,
+        },
+        grid=(COLUMNS // THREADS,),
+        block=(THREADS,),
+        space=space,
+        options=options,
+        reference=cufft,
+        library=cufft,
+        flops=COLUMNS * (5 * POINTS * 5 + 6 * POINTS),  # 5 n log2(n), and a complex product
+        bytes=2 * 8 * POINTS * COLUMNS,
+        rtol=1e-4,
+        atol=1e-3,
+    )
+
+
+def option_list(config: dict[str, Any]) -> list[str]:
+    """The options of a configuration of `RECORDED`."""
+    options = ["--override-directive-values"]  # the kernel's launch bounds, for --maxrregcount
+    for name in ("maxrregcount", "opt_level", "register_usage_level"):
+        options += [f"--{name.replace('_', '-')}={config[name]}"]
+    for name in ("def_load_cache", "def_store_cache"):
+        if config[name] != "default":
+            options += [f"--{name.replace('_', '-')}={config[name]}"]
+    return options
+
+
+KERNEL = spectrum(PtxasSearchSpace())
+
+RECORDED = spectrum(
+    Space(
+        {
+            "maxrregcount": Range(24, 128, step=8),
+            "opt_level": Choice([1, 3]),
+            "register_usage_level": Choice([0, 5, 10]),
+            "def_load_cache": Choice(["default", "cs"]),
+            "def_store_cache": Choice(["default", "wb", "cg", "cs", "wt"]),
+        },
+        default={  # the code is the same as without any options
+            "maxrregcount": 64,
+            "opt_level": 3,
+            "register_usage_level": 5,
+            "def_load_cache": "default",
+            "def_store_cache": "default",
+        },
+    ),
+    option_list,
 )
-
-
-def without_a_gpu(seed: int, count: int = 16) -> int:
-    """Registers and spills of some option sets, by ptxas."""
-    import numpy as np
-
-    from ciq_ray import CiqError, ObjectiveFailure
-    from ciq_ray.kernels import Target
-
-    print(f"{count} option sets are assembled instead; how long the kernel would take is not known.\n")
-    print(f"{'registers':>9}  {'spilled':>9}  options")
-    space = KERNEL.space
-    samples = [space.decode(row) for row in space.sample(count - 1, np.random.default_rng(seed))]
-    for config in ["", *samples]:
-        try:
-            found = KERNEL.compile(config, Target(90, "H100")).resources
-        except ObjectiveFailure as failure:
-            print(f"{failure.status}: {' '.join(config.split())}")
-            continue
-        except CiqError as error:
-            print(error, file=sys.stderr)
-            return 1
-        spilled = (found.spill_stores or 0) + (found.spill_loads or 0)
-        print(f"{found.registers:>9}  {spilled:>7} B  {' '.join(config.split()) or '(none)'}")
-    return 0
+"""The part of the space that was recorded. Left out are `--Ofast-compile`, which is about the time that ptxas
+takes, and options and values that change nothing in this kernel's code, or no more than these."""
 
 
 def main() -> int:
-    from _kernel_example import options, tune, usable_gpus
+    from _kernel_example import options, replay, tune, usable_gpus
 
     arguments = options(__doc__, max_evaluations=200)
     if not usable_gpus(arguments):
-        return without_a_gpu(arguments.seed)
+        names = ", ".join(RECORDED.space.names)
+        print(f"PtxasSearchSpace is too large to be timed as a whole; a part of it was recorded: {names}.")
+        return replay("ptx_spectrum.csv", RECORDED, arguments)
 
     return tune(KERNEL, arguments, library="cuFFT (torch)")
 

@@ -10,8 +10,11 @@ times of all 2240 configurations instead, and says so.
 import sys
 from typing import Any
 
-import triton
-import triton.language as tl
+try:
+    import triton
+    import triton.language as tl
+except ModuleNotFoundError:
+    sys.exit("Triton is missing, which this example needs also without a GPU: pip install 'ciq-ray[gpu]'")
 
 from ciq_ray.kernels import Tensor, TritonKernel
 from searchers import Choice, PowerOfTwo

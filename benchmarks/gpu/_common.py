@@ -37,15 +37,18 @@ KERNELS = {
 """Example and landscape of each kernel whose space was measured as a whole."""
 
 
-def options(description: str | None, *, kernels: str | None = None) -> argparse.ArgumentParser:
+def options(
+    description: str | None, *, kernels: str | None = None, output: str = "folder to write the JSON file to"
+) -> argparse.ArgumentParser:
     """A parser with what all of these scripts take.
 
     Args:
         description: The module's docstring.
         kernels: The default of ``--kernels``, a comma-separated list, for a script that takes that.
+        output: What ``--output`` is, for the help.
     """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder to write the JSON file to")
+    parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--device", default="0", help="GPU: CUDA's number or a UUID (default: 0)")
     parser.add_argument("--workers", type=int, default=15, help="compile workers (default: 15)")
     parser.add_argument("--lock-clocks", help="base, or MHz (default: left alone)")
@@ -63,8 +66,8 @@ def the_device(arguments: argparse.Namespace) -> Any:
     return devices([int(name) if name.isdigit() else name])[0]
 
 
-def kernel_of(name: str) -> Any:
-    """The kernel of an example."""
+def kernel_of(name: str, variable: str = "KERNEL") -> Any:
+    """The kernel of an example, which is in this variable of it."""
     module = KERNELS[name][0] if name in KERNELS else name
     path = ROOT / "examples" / f"{module}.py"
     if str(path.parent) not in sys.path:
@@ -75,7 +78,7 @@ def kernel_of(name: str) -> Any:
             raise FileNotFoundError(path)
         sys.modules[module] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[module])
-    return sys.modules[module].KERNEL
+    return getattr(sys.modules[module], variable)
 
 
 def optimum(name: str) -> tuple[dict[str, Any], float]:

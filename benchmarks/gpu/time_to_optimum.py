@@ -150,7 +150,7 @@ def main() -> int:
         "recorded ms",
         "of",
     ]
-    header += ["search s", "race s", "winner / optimum", "control's spread"]
+    header += ["search s", "after it s", "winner / optimum", "control's spread"]
     rows = [
         [
             one["kernel"],

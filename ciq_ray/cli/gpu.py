@@ -30,10 +30,13 @@ gpu = typer.Typer(no_args_is_help=True, help="Look at GPUs, and undo what was le
 @gpu.command(short_help="Show GPUs as they are now.")
 def status(which: Which = None, as_json: Json = False) -> None:
     """Show GPUs as they are now: clocks, power, event reasons, who uses and holds them. Changes nothing."""
+    from ciq_ray.gpu.devices import LOST_ADVICE, lost_cards
     from ciq_ray.gpu.preflight import preflight
 
     with clean_errors():
         seen = [preflight(device) for device in _devices(which)]
+        for text in lost_cards():
+            print(f"warning: {text}; {LOST_ADVICE}", file=sys.stderr)
     if as_json:
         print_json([{**one.to_dict(), "lines": one.lines()} for one in seen])
         return

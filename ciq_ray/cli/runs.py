@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["best", "runs", "show"]
 
 _FRONT_ROWS = 10
+_NOT_TRITON = ("CudaKernel", "PtxKernel", "CommandKernel")
 
 
 class Format(StrEnum):
@@ -119,7 +120,7 @@ def best(
             help="json: the configuration. flags: `--NAME VALUE` words quoted for a shell, of a CUDA kernel "
             "its macros and flags, for which its script is imported; the text of an options file as it is. "
             "env: `NAME=VALUE` lines for a shell. command: the build and the command themselves, with their "
-            "variables. triton: a `triton.Config` to paste, of a Triton kernel.",
+            "variables. triton: a `triton.Config` to paste, of all but commands and other kinds of kernels.",
         ),
     ] = Format.json,
     candidate: Annotated[
@@ -193,9 +194,10 @@ def _formatted(view: RunView, config: Any, form: Format) -> str:
     if form is Format.env:
         return as_environment(config)
     if form is Format.triton:
-        if view.objective.get("kind") != "kernel":
+        what = view.objective.get("class") if view.command is None else "command"
+        if what in ("command", *_NOT_TRITON):
             raise ConfigurationError(
-                "the objective of this run is no kernel (`ciq_ray.kernels`); use --format json, flags or env"
+                f"the objective of this run is a {what}, not a Triton kernel; use --format json or flags"
             )
         from ciq_ray.kernels.pasting import as_triton
 
@@ -267,7 +269,12 @@ def _show_run(view: RunView) -> None:
     row("evaluations", f"{data['evaluations']}" + (f", {again} measured again" if again else ""))
     row("statuses", ", ".join(f"{count} {status}" for status, count in view.statuses.items()))
     run_s, compile_s = view.seconds
-    row("time", duration(run_s) + (f", {duration(compile_s)} of it builds" if compile_s else ""))
+    if not compile_s:
+        row("time", duration(run_s))
+    elif view.objective.get("kind") == "kernel":  # compiled elsewhere, while others are timed
+        row("time", f"{duration(run_s)} timing, {duration(compile_s)} compiling")
+    else:
+        row("time", f"{duration(run_s)}, {duration(compile_s)} of it builds")
     if view.verdict is not None:
         row("verdict", str(view.verdict["verdict"]["words"]))
         row("library", str((view.verdict.get("library") or {}).get("words", "")))

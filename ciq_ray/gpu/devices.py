@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from ciq_ray import settings
 from ciq_ray.errors import ConfigurationError, UnsupportedError
 from ciq_ray.gpu.nvml import Nvml, NvmlError, nvml
 
-__all__ = ["Device", "devices", "one_of_each_card"]
+__all__ = ["LOST_ADVICE", "Device", "devices", "lost_cards", "one_of_each_card"]
+
+LOST_ADVICE: Final = "see `nvidia-smi` and the system's log (`dmesg`, Xid messages); it may need a reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,20 @@ def devices(selected: Sequence[int | str] | None = None) -> list[Device]:
     Raises:
         UnsupportedError: There is no NVIDIA driver, or no GPU that is visible.
         ConfigurationError: `selected`, or ``CUDA_VISIBLE_DEVICES``, names what is not there.
-        NvmlError: NVML fails in another way.
+        NvmlError: All cards are lost, or NVML fails in another way.
     """
     try:
         with nvml() as session:
-            cards = _cards(session)
+            cards, lost = _cards(session)
     except NvmlError as error:
         if error.kind != "absent":
             raise
         advice = "GPUs need NVIDIA's driver and its libnvidia-ml.so.1 (in a container: --gpus all)"
         raise UnsupportedError(f"no NVIDIA GPU can be used: {error}; {advice}") from error
+    if lost and not cards:
+        first = next(iter(lost.values()))
+        text = f"{first.text} (all cards: {', '.join(map(str, lost))}); {LOST_ADVICE}"
+        raise NvmlError(first.kind, first.what, text) from first
     visible = _visible(cards)
     if not visible:
         raise UnsupportedError(
@@ -91,6 +97,18 @@ def devices(selected: Sequence[int | str] | None = None) -> list[Device]:
     return chosen
 
 
+def lost_cards() -> list[str]:
+    """What to say of cards that are lost, which CUDA does not see and `devices` leaves out.
+
+    Raises:
+        NvmlError: There is no NVML here (``absent``), or it fails in another way.
+    """
+    with nvml() as session:
+        cards, lost = _cards(session)
+    count = len(cards) + len(lost)
+    return [f"card {index} (of {count}, as in nvidia-smi): {error.text}" for index, error in lost.items()]
+
+
 def one_of_each_card(found: Sequence[Device]) -> list[Device]:
     """Those that can be timed on at the same time: of the instances of one card, the first.
 
@@ -102,10 +120,10 @@ def one_of_each_card(found: Sequence[Device]) -> list[Device]:
     return list(cards.values())
 
 
-def _cards(session: Nvml) -> list[list[Device]]:
-    """The devices of each card, in the order of the bus; cards that are lost are left out."""
+def _cards(session: Nvml) -> tuple[list[list[Device]], dict[int, NvmlError]]:
+    """The devices of each card, in the order of the bus; and what NVML says of cards that are lost."""
     driver = session.call("nvmlSystemGetDriverVersion")
-    cards, lost = [], None
+    cards, lost = [], {}
     for index in range(session.call("nvmlDeviceGetCount")):
         try:
             handle = session.call("nvmlDeviceGetHandleByIndex", index)
@@ -113,10 +131,8 @@ def _cards(session: Nvml) -> list[list[Device]]:
         except NvmlError as error:
             if error.kind != "lost":
                 raise
-            lost = error  # CUDA does not see it either
-    if lost is not None and not cards:
-        raise lost
-    return sorted(cards, key=lambda card: card[0].pci)
+            lost[index] = error  # CUDA does not see it either
+    return sorted(cards, key=lambda card: card[0].pci), lost
 
 
 def _card(session: Nvml, handle: Any, index: int, driver: str) -> list[Device]:

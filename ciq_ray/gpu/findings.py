@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ciq_ray.doctor import ABSENT, OK, WARNING, Finding
 from ciq_ray.errors import CiqError
-from ciq_ray.gpu.devices import Device, devices
+from ciq_ray.gpu.devices import LOST_ADVICE, Device, devices, lost_cards
 from ciq_ray.gpu.evidence import SPOILING, reason_names
 from ciq_ray.gpu.ledger import ledgers
 from ciq_ray.gpu.nvml import NvmlError
+from ciq_ray.gpu.packages import CUDA_BINDINGS, TORCH, TRITON, Package
 from ciq_ray.gpu.preflight import Preflight, ledger_text, preflight
 from ciq_ray.utils.gpu import ctk_supports_compileiq
 
@@ -19,7 +20,11 @@ __all__ = ["gpu_findings"]
 
 def gpu_findings() -> list[Finding]:
     """What there is to say of drivers, GPUs and what was left behind on them; changes nothing."""
-    return [*_devices(), *_left_behind(), _toolkit()]
+    found = _devices()
+    visible = any(finding.name == "GPU 0" for finding in found)
+    # who has a GPU and no Triton may tune CUDA C++
+    packages = [_package(TORCH, visible), _package(CUDA_BINDINGS, visible), _package(TRITON, False)]
+    return [*found, *_left_behind(), _toolkit(), *packages]
 
 
 def _devices() -> list[Finding]:
@@ -34,15 +39,15 @@ def _devices() -> list[Finding]:
                 Finding("GPU", ABSENT, "no NVIDIA driver", "none is needed to tune compilers and CPU code")
             ]
         return [Finding("GPU", WARNING, driver or "none that can be used", str(error))]
-    return [finding for i, device in enumerate(found) for finding in _device(f"GPU {i}", device)]
+    findings = [finding for i, device in enumerate(found) for finding in _device(f"GPU {i}", device)]
+    return findings + [Finding("GPU lost", WARNING, text, LOST_ADVICE) for text in lost_cards()]
 
 
 def _device(name: str, device: Device) -> list[Finding]:
     try:
         seen = preflight(device)
     except NvmlError as error:
-        advice = "see `nvidia-smi` and the system's log (Xid messages); it may need a reset"
-        return [Finding(name, WARNING, f"{device.name} ({device.uuid}): {error}", advice)]
+        return [Finding(name, WARNING, f"{device.name} ({device.uuid}): {error}", LOST_ADVICE)]
     what, driver, now, clocks, power, *_ = seen.lines()
     return [
         Finding(name, OK, what),
@@ -93,6 +98,14 @@ def _left_behind() -> list[Finding]:
             Finding("GPU clocks", WARNING if stale else OK, text, "ciq gpu release" if stale else "")
         )
     return findings
+
+
+def _package(package: Package, needed: bool) -> Finding:
+    if package.installed:
+        return Finding(package.name, OK, package.version or "there")
+    return Finding(
+        package.name, WARNING if needed else ABSENT, f"not installed; for {package.purpose}", package.advice
+    )
 
 
 def _toolkit() -> Finding:

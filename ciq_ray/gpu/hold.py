@@ -7,7 +7,6 @@ SIGKILL or a crash at the next start, from the ledger.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from ciq_ray.gpu.locks import HostLock, Owner, release_command
 from ciq_ray.gpu.nvml import Nvml, NvmlError, nvml
 from ciq_ray.gpu.preflight import foreign_processes
 from ciq_ray.gpu.signals import Endings
+from ciq_ray.warn import warn_caller
 
 __all__ = ["UNLOCKED", "Clocks", "Held", "clock_state", "hold", "recover", "set_clocks"]
 
@@ -375,4 +375,4 @@ def _state(done: list[Change], core_mhz: int | None, refused: dict[str, str]) ->
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=3)
+    warn_caller(text, RuntimeWarning)

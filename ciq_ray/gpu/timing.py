@@ -87,7 +87,7 @@ class Timing:
         warmup: Launches before the first sample.
         stopped: Why it was enough: ``noise`` reached, ``budget`` or most ``samples`` used up, clearly
             ``slower`` than the limit, or ``throttled`` too often to go on.
-        dropped: Samples taken while the device slowed itself down.
+        dropped_ms: Milliseconds of samples taken while the device slowed itself down, which do not count.
         evidence: What was seen of the device meanwhile: medians, the highest temperature, all reasons.
     """
 
@@ -100,13 +100,19 @@ class Timing:
     blocked: bool
     warmup: int
     stopped: Literal["noise", "budget", "samples", "slower", "throttled"]
-    dropped: int
+    dropped_ms: tuple[float, ...]
     evidence: Evidence | None
+
+    @property
+    def dropped(self) -> int:
+        """How many samples do not count."""
+        return len(self.dropped_ms)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         data = {name: getattr(self, name) for name in self.__slots__}
-        data["samples_ms"] = list(self.samples_ms)
+        data |= {"samples_ms": list(self.samples_ms), "dropped_ms": list(self.dropped_ms)}
+        data["dropped"] = self.dropped
         data["evidence"] = None if self.evidence is None else self.evidence.to_dict()
         return data
 
@@ -172,20 +178,22 @@ def measure(
     bench.choose_timer()
 
     samples: list[float] = []
+    dropped: list[float] = []
     seen: list[Evidence] = []
-    used_ms, paused_s, dropped, spoiled_in_a_row = 0.0, 0.0, 0, 0
+    used_ms, paused_s, spoiled_in_a_row = 0.0, 0.0, 0
     stopped: str | None = None
     while stopped is None:
         count = min(bench.batch_size(min_samples), max_samples - len(samples))
         begun = clock()
         batch, evidence = bench.batch(count, watcher)
         if evidence is not None and evidence.spoiled:
-            dropped += len(batch)
+            dropped += batch
             spoiled_in_a_row += 1
             if spoiled_in_a_row > retries or paused_s >= _MOST_PAUSED_S:
                 if len(samples) < min(_LEAST, min_samples):
                     raise Throttled(
-                        f"{dropped} of {dropped + len(samples)} samples are spoiled: {evidence.spoiled}; "
+                        f"{len(dropped)} of {len(dropped) + len(samples)} samples are spoiled: "
+                        f"{evidence.spoiled}; "
                         "lock its clocks to base, or wait until it is cool (docs/gpu.md)"
                     )
                 stopped = "throttled"
@@ -213,7 +221,7 @@ def measure(
         blocked=bench.blocked,
         warmup=bench.warmup,
         stopped=stopped,  # type: ignore[arg-type] # one of the five
-        dropped=dropped,
+        dropped_ms=tuple(dropped),
         evidence=_together(seen),
     )
 

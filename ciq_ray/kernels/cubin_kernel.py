@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ciq_ray.gpu.runtime import Runtime
     from ciq_ray.kernels.protocol import Launch, Workload
 
-__all__ = ["CubinKernel", "Shared", "run_compiler"]
+__all__ = ["CubinKernel", "Shared", "option_list", "run_compiler"]
 
 Shared = int | Callable[[dict[str, Any]], int]
 
@@ -108,6 +109,20 @@ class CubinKernel(ArrayKernel):
         if not isinstance(shared, numbers.Integral) or shared < 0:
             raise ConfigurationError(f"`shared` gave {shared!r} for {config!r}; it must be a number of bytes")
         return int(shared)
+
+
+def option_list(options: str | Sequence[Any]) -> list[str]:
+    """Options of a compiler as a list; a text is taken apart as a shell would.
+
+    Raises:
+        ConfigurationError: The text has a quotation that does not end.
+    """
+    if not isinstance(options, str):
+        return [str(option) for option in options]
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise ConfigurationError(f"the options {options!r} cannot be read: {error}; give a list") from error
 
 
 def run_compiler(command: Sequence[str | os.PathLike[str]], folder: Path) -> ToolResult:

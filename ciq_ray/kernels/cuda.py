@@ -13,7 +13,7 @@ from ciq_ray.compilers import find_tool
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.kernels.arguments import Arguments
 from ciq_ray.kernels.array_kernel import Computation, Extent, Figure
-from ciq_ray.kernels.cubin_kernel import CubinKernel, Shared, run_compiler
+from ciq_ray.kernels.cubin_kernel import CubinKernel, Shared, option_list, run_compiler
 from ciq_ray.kernels.protocol import Artefact, Target
 from ciq_ray.kernels.resources import disassembled
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaKernel"]
 
 COMPILERS: Final = ("nvcc", "nvrtc")
-Flags = Sequence[str] | Callable[[dict[str, Any]], Sequence[str]]
+Flags = str | Sequence[str] | Callable[[dict[str, Any]], str | Sequence[str]]
 
 
 class CudaKernel(CubinKernel):
@@ -55,7 +55,8 @@ class CudaKernel(CubinKernel):
         space: The macros, see `ArrayKernel`.
         reference: What should come out, see `ArrayKernel`.
         shared: Bytes of dynamic shared memory; or a function, as for `grid`.
-        flags: Further flags for the compiler; or a function from a configuration to them.
+        flags: Further flags for the compiler, in a list or a text; or a function from a configuration to
+            them.
         macros: Names of the parameters that are macros; ``None``: all. Leave out those that only `flags`,
             `grid` and `block` read.
         compiler: ``nvcc``; or ``nvrtc``, through cuda-python, which needs no C++ compiler and starts faster.
@@ -123,7 +124,7 @@ class CudaKernel(CubinKernel):
             dtype=dtype,
         )
         self.source, folder = read_source(source, "__global__")
-        self.flags = flags if callable(flags) else [str(flag) for flag in flags]
+        self.flags = flags if callable(flags) else option_list(flags)
         self.macros = None if macros is None else list(macros)
         self.compiler = compiler
         self.include = [str(path) for path in (*folder, *include)]
@@ -135,7 +136,7 @@ class CudaKernel(CubinKernel):
             ConfigurationError: A value cannot be a macro.
         """
         flags = self.flags(dict(config)) if callable(self.flags) else self.flags
-        return [*_macros(config, self.macros), *map(str, flags)]
+        return [*_macros(config, self.macros), *option_list(flags)]
 
     def compile(self, config: Any, target: Target, *, keep: bool = False) -> Artefact:
         """Compile one configuration with nvcc or nvrtc."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ciq_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ciq_ray.gpu.hold import Clocks
     from ciq_ray.kernels.protocol import Artefact
     from searchers.outcome import Outcome
@@ -98,7 +98,7 @@ class TimingOptions:
     def __post_init__(self) -> None:
         for name in ("budget_ms", "run_timeout", "start_timeout", "drift", "window_ms"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
+            if not (_is_number(value) and 0 < value < math.inf):
                 raise ConfigurationError(f"`{name}` is {value!r}; it must be a number above 0")
         for name in ("min_samples", "max_samples", "control_every"):
             value = getattr(self, name)
@@ -106,22 +106,27 @@ class TimingOptions:
                 raise ConfigurationError(f"`{name}` is {value!r}; it must be an integer above 0")
         for name in ("noise", "warmup_ms", "retries"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if not (_is_number(value) and 0 <= value < math.inf):
                 raise ConfigurationError(f"`{name}` is {value!r}; it must be a number of at least 0")
         if self.max_samples < self.min_samples:
             raise ConfigurationError(
                 f"`max_samples` is {self.max_samples}, less than `min_samples`, {self.min_samples}"
             )
         wait_s = self.lock_wait_s
-        if wait_s is not None and not 0 <= wait_s < math.inf:
+        if wait_s is not None and not (_is_number(wait_s) and 0 <= wait_s < math.inf):
             raise ConfigurationError(
                 f"`wait_for_device_s` (`lock_wait_s`) is {wait_s!r}; it must be a number of seconds of at "
                 "least 0, or None to wait for ever"
             )
-        if len(self.seeds) < 1:
+        if not isinstance(self.seeds, Sequence) or len(self.seeds) < 1:
             raise ConfigurationError(
-                "`seeds` is empty; answers are checked with one seed at least, better two"
+                f"`seeds` is {self.seeds!r}; answers are checked with one seed at least, better two: give "
+                "(0, 1)"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real)
 
 
 class Measuring(Protocol):

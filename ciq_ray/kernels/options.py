@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -11,21 +10,20 @@ from typing import Any, Final
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.gpu.hold import Clocks
 from ciq_ray.kernels.jobs import TimingOptions
+from ciq_ray.warn import warn_caller
 from ciq_ray.worker.pool import positive_seconds
 
-__all__ = ["OPTIONS", "KernelOptions", "read_options"]
+__all__ = ["GPU_OPTIONS", "OPTIONS", "KernelOptions", "read_options"]
 
 _MEASURING: Final = tuple(
     field.name
     for field in fields(TimingOptions)
     if field.name not in ("clocks", "lock_wait_s", "run_timeout")
 )
+GPU_OPTIONS: Final = ("devices", "lock_clocks", "mem_clock_mhz", "power_watts", "wait_for_device_s")
+"""Names of those that say nothing to a kernel that needs no GPU."""
 OPTIONS: Final = (
-    "devices",
-    "lock_clocks",
-    "mem_clock_mhz",
-    "power_watts",
-    "wait_for_device_s",
+    *GPU_OPTIONS,
     "compile_timeout",
     "max_resends",
     *_MEASURING,
@@ -70,11 +68,9 @@ def read_options(
     unknown = [name for name in options if name not in OPTIONS and name not in others]
     if unknown:
         names = ", ".join(f"`{name}`" for name in unknown)
-        warnings.warn(
-            f"a kernel search does not use {names}; it takes {', '.join(OPTIONS)}", UserWarning, stacklevel=2
-        )
+        warn_caller(f"a kernel search does not use {names}; it takes {', '.join(OPTIONS)}")
     measuring = {name: options[name] for name in _MEASURING if options.get(name) is not None}
-    if "seeds" in measuring:  # a list, where it comes from a journal
+    if isinstance(measuring.get("seeds"), Sequence):  # a list, where it comes from a journal
         measuring["seeds"] = tuple(measuring["seeds"])
     wait_s = options.get("wait_for_device_s", 60.0)
     if task_timeout is not None:

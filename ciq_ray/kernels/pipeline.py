@@ -372,7 +372,8 @@ class Pipeline:
 
     def _drop(self, station: Station, why: str) -> None:
         station.ready, station.dropped = False, True
-        text = f"{station.name} cannot be used: {why.strip()}"
+        problem = f"{station.name} cannot be used: "
+        text = problem + why.strip().removeprefix(problem)  # the device's owner may have said as much
         if self._settings.window or all(other.dropped for other in self._stations):
             raise WorkerError(text)
         logger.warning("%s; the search goes on without it", text)

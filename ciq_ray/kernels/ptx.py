@@ -13,7 +13,7 @@ from ciq_ray.compilers import find_tool
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.kernels.arguments import Arguments
 from ciq_ray.kernels.array_kernel import Computation, Extent, Figure
-from ciq_ray.kernels.cubin_kernel import CubinKernel, Shared, run_compiler
+from ciq_ray.kernels.cubin_kernel import CubinKernel, Shared, option_list, run_compiler
 from ciq_ray.kernels.cuda import read_source
 from ciq_ray.kernels.protocol import Artefact, Target
 from ciq_ray.kernels.resources import disassembled
@@ -47,8 +47,8 @@ class PtxKernel(CubinKernel):
         space: A provider such as `PtxasSearchSpace`, whose configurations are texts for
             ``ptxas --options-file``; or any space, with `options`.
         reference: What should come out, see `ArrayKernel`.
-        options: From a configuration to the options for ptxas, as a list; ``None``: the configuration is
-            the text of the options.
+        options: From a configuration to the options for ptxas, as a list or a text; ``None``: the
+            configuration is the text of the options.
         shared: Bytes of dynamic shared memory; or a function, as for `grid`.
         constraints: See `ArrayKernel`.
         default: See `ArrayKernel`.
@@ -75,7 +75,7 @@ class PtxKernel(CubinKernel):
         block: Extent,
         space: Any,
         reference: Computation,
-        options: Callable[[Any], Sequence[str]] | None = None,
+        options: Callable[[Any], str | Sequence[str]] | None = None,
         shared: Shared = 0,
         constraints: Sequence[Any] = (),
         default: Any = None,
@@ -121,7 +121,7 @@ class PtxKernel(CubinKernel):
             ConfigurationError: The configuration is no text, and there is no `options` to make one.
         """
         if self.options is not None:
-            return "".join(f"{option}\n" for option in self.options(config))
+            return "".join(f"{option}\n" for option in option_list(self.options(config)))
         if not isinstance(config, str):
             raise ConfigurationError(
                 f"the configuration is {config!r}, not the text of ptxas's options; give `options`, a "

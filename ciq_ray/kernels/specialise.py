@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.kernels.arguments import Scalar, Tensor
 
-__all__ = ["Specialisation", "specialise"]
+__all__ = ["Specialisation", "check_names", "specialise"]
 
 _TYPES: Final = {
     "float16": "fp16",
@@ -58,6 +59,35 @@ class Specialisation:
         return {(position,): [["tt.divisibility", _DIVISOR]] for position in self.divisible}
 
 
+def check_names(parameters: Any, arguments: Collection[str], config: Collection[str]) -> None:
+    """Refuse names that the kernel does not have, and parameters that get no value.
+
+    Args:
+        parameters: Those of the ``@triton.jit`` function (its `params`).
+        arguments: Names of the arguments.
+        config: Names in a configuration, options of the compiler left out.
+
+    Raises:
+        ConfigurationError: A parameter has no value, or a value has no parameter.
+    """
+    names = [parameter.name for parameter in parameters]
+    for what, given in (("arguments", arguments), ("space", config)):
+        for name in given:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigurationError(
+                    f"`{what}` has {name!r}, which is no parameter of the kernel; it has "
+                    f"{', '.join(names)}{hint}"
+                )
+    for parameter in parameters:
+        if not (parameter.name in arguments or parameter.name in config or parameter.has_default):
+            where = "`space`" if parameter.is_constexpr else "`arguments`"
+            raise ConfigurationError(
+                f"the kernel's parameter {parameter.name!r} has no value; give it in {where}"
+            )
+
+
 def specialise(parameters: Any, arguments: Mapping[str, Any], config: Mapping[str, Any]) -> Specialisation:
     """Decide what is compiled in.
 
@@ -72,13 +102,7 @@ def specialise(parameters: Any, arguments: Mapping[str, Any], config: Mapping[st
     Raises:
         ConfigurationError: A parameter has no value, or a value has no parameter.
     """
-    names = [parameter.name for parameter in parameters]
-    for what, given in (("arguments", arguments), ("space", config)):
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ConfigurationError(
-                f"`{what}` has {unknown[0]!r}, which is no parameter of the kernel; it has {', '.join(names)}"
-            )
+    check_names(parameters, arguments, config)
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     divisible: list[int] = []
@@ -119,11 +143,8 @@ def specialise(parameters: Any, arguments: Mapping[str, Any], config: Mapping[st
 def _value(parameter: Any, arguments: Mapping[str, Any]) -> Any:
     if parameter.name in arguments:
         return arguments[parameter.name]
-    if parameter.has_default:
-        default = parameter.default
-        return _scalar(default) if isinstance(default, (bool, int, float)) else default
-    where = "`space`" if parameter.is_constexpr else "`arguments`"
-    raise ConfigurationError(f"the kernel's parameter {parameter.name!r} has no value; give it in {where}")
+    default = parameter.default
+    return _scalar(default) if isinstance(default, (bool, int, float)) else default
 
 
 def _kind(parameter: Any, value: Any) -> str:

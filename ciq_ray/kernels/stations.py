@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 from ciq_ray.errors import ConfigurationError
 from ciq_ray.kernels.artefacts import ArtefactStore
 from ciq_ray.kernels.compile_stage import CompileStage
-from ciq_ray.kernels.options import KernelOptions, read_options
+from ciq_ray.kernels.options import GPU_OPTIONS, KernelOptions, read_options
 from ciq_ray.kernels.pipeline import Pipeline
 from ciq_ray.kernels.protocol import Kernel, Target
 from ciq_ray.kernels.station import Settings, Stage, Station
+from ciq_ray.kernels.timing_child import check_packages
 from ciq_ray.kernels.timing_stage import END_GRACE_S, TimingStage
 from ciq_ray.kernels.worker import KernelWorker
 from ciq_ray.types import WorkerTypes
+from ciq_ray.warn import warn_caller
 from ciq_ray.worker.pool import available_cpus
 from ciq_ray.worker.ray_options import OPTIONS as RAY_OPTIONS
 from ciq_ray.worker.slots import NativePool
@@ -70,7 +72,7 @@ class Stations:
 
     Raises:
         ConfigurationError: An option has a value it cannot have, or these devices cannot work together.
-        UnsupportedError: There is no GPU, or a kind of worker that kernels cannot have.
+        UnsupportedError: There is no GPU, or a package is missing that timing on it needs.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Stations:
     def __enter__(self) -> Self:
         others = RAY_OPTIONS if self._on_ray else ()
         self._options: KernelOptions = read_options(self._given, self._task_timeout, others=others)
+        self._warn_of_gpu_options()
         with ExitStack() as stack:
             if self._on_ray:
                 self._enter_ray(stack)
@@ -174,12 +177,22 @@ class Stations:
 
         return KernelWorker(make, self._options.max_resends)
 
+    def _warn_of_gpu_options(self) -> None:
+        if self._kernel.needs_gpu:
+            return
+        given = [name for name in GPU_OPTIONS if self._given.get(name) not in (None, False)]
+        # on a cluster it is how many time at once, with or without GPUs
+        names = ", ".join(f"`{name}`" for name in given if not (self._on_ray and name == "devices"))
+        if names:
+            warn_caller(f"{type(self._kernel).__name__} needs no GPU; without effect: {names}")
+
     # --- here ---
 
     def _enter_local(self, stack: ExitStack) -> None:
         from ciq_ray.gpu.preflight import plan
 
         devices = self._devices()
+        check_packages(self._kernel)
         self._target = target_of(devices[0])
         clocks = self._options.timing.clocks
         for device in devices:
@@ -190,10 +203,13 @@ class Stations:
     def _devices(self) -> list[Device | None]:
         if not self._kernel.needs_gpu:
             return [None]
-        from ciq_ray.gpu.devices import devices, one_of_each_card
+        from ciq_ray.gpu.devices import devices, lost_cards, one_of_each_card
 
         chosen = self._options.devices
         found = devices([chosen] if isinstance(chosen, (int, str)) else chosen)
+        if chosen is None:
+            for text in lost_cards():
+                logger.warning("%s; the search goes on without it", text)
         apart = one_of_each_card(found)
         if chosen is not None and len(apart) < len(found):
             raise ConfigurationError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ciq_ray.errors import UnsupportedError
 from ciq_ray.gpu.nvml import NvmlError
+from ciq_ray.gpu.packages import CUDA_BINDINGS, TORCH, check_installed
 from ciq_ray.kernels.protocol import Artefact
 from ciq_ray.settings import ENV_VISIBLE_DEVICES
 from ciq_ray.worker.child import describe_failure
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
     from ciq_ray.kernels.jobs import Job, Measuring, TimingOptions
     from ciq_ray.kernels.protocol import Kernel
 
-__all__ = ["Canary", "Evaluate", "Prepare", "import_for", "is_sticky", "outcome_of", "serve"]
+__all__ = [
+    "Canary",
+    "Evaluate",
+    "Prepare",
+    "check_packages",
+    "import_for",
+    "is_sticky",
+    "outcome_of",
+    "serve",
+]
 
 _STICKY: Final = re.compile(
     r"illegal memory access|misaligned address|unspecified launch failure|illegal instruction"
@@ -54,13 +64,28 @@ class Evaluate:
     control: Mapping[str, float] | None
 
 
+def check_packages(kernel: Kernel) -> None:
+    """Say before anything is done which packages are missing to time a kernel; imports none of them.
+
+    Raises:
+        UnsupportedError: One is missing.
+    """
+    if not _launches_on_gpu(kernel):
+        return
+    from ciq_ray.kernels.cubin_kernel import CubinKernel
+    from ciq_ray.kernels.triton import TritonKernel
+
+    by_driver = isinstance(kernel, (CubinKernel, TritonKernel))
+    check_installed([TORCH, CUDA_BINDINGS] if by_driver else [TORCH])
+
+
 def import_for(kernel: Kernel) -> None:
     """Import in the owner what every child will need; touches no device.
 
     Raises:
-        ImportError: torch is needed and not there.
-        UnsupportedError: This process has a CUDA context.
+        UnsupportedError: A package is missing, or this process has a CUDA context.
     """
+    check_packages(kernel)
     # a library that starts threads at its import would leave the child without them
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

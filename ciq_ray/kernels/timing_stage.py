@@ -280,7 +280,7 @@ class TimingStage:
         try:
             self._import()
         except (ImportError, UnsupportedError) as error:
-            raise self._quarantine(f"timing cannot start: {error}") from error
+            raise self._quarantine(str(error)) from error
         problem = ""
         for _ in range(_STARTS):
             self._child = ForkedChild(self._serve, _OUTPUT)
@@ -311,7 +311,7 @@ class TimingStage:
 
     def _quarantine(self, problem: str) -> _DeviceLostError:
         name = "the CPU" if self.device is None else f"{self.device.name} ({self.device.uuid})"
-        self._quarantined = f"{name} is not used any more: {problem}"
+        self._quarantined = f"{name} cannot be used: {problem}"
         return _DeviceLostError(self._quarantined)
 
 

@@ -22,7 +22,7 @@ from ciq_ray.kernels.jit import enable_pickling
 from ciq_ray.kernels.pasting import TRITON_OPTIONS, as_triton
 from ciq_ray.kernels.protocol import Artefact, Resources, Target
 from ciq_ray.kernels.resources import combined, disassembled, needs
-from ciq_ray.kernels.specialise import Specialisation, specialise
+from ciq_ray.kernels.specialise import Specialisation, check_names, specialise
 from searchers import Choice
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class TritonKernel(ArrayKernel):
 
         if not isinstance(function, JITFunction):
             way = "; use TritonKernel.from_autotune" if hasattr(function, "configs") else ""
+            if hasattr(function, "values"):
+                way = "; put what @triton.heuristics computes into `arguments` or into the space"
             raise ConfigurationError(f"`function` is {function!r}; it must be a @triton.jit function{way}")
         super().__init__(
             arguments=arguments,
@@ -120,6 +122,9 @@ class TritonKernel(ArrayKernel):
             initial_configs=initial_configs,
             dtype=dtype,
         )
+        configured = self.space.parameters if isinstance(self.space.parameters, Mapping) else {}
+        for values in self.resolved().values():
+            check_names(function.params, values, [name for name in configured if name not in TRITON_OPTIONS])
         enable_pickling()
         self.function = function
         self.options = dict(options or {})

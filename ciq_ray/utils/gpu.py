@@ -7,7 +7,6 @@ time by themselves.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from ciq_ray.compilers import TOOLS, find_tool, tool_version
 from ciq_ray.errors import CiqError, ConfigurationError, UnsupportedError
 from ciq_ray.gpu.devices import Device, devices, one_of_each_card
 from ciq_ray.gpu.hold import Clocks, set_clocks
+from ciq_ray.warn import warn_caller
 
 __all__ = ["ctk_supports_compileiq", "gpu_benchmark_mode", "has_nvidia_smi"]
 
@@ -126,4 +126,4 @@ def _cards(gpu_id: int | str | list[str | int] | None, raise_on_failure: bool) -
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    warn_caller(text, RuntimeWarning)

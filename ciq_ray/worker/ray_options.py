@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ciq_ray.errors import ConfigurationError
+from ciq_ray.warn import warn_caller
 
 __all__ = ["OPTIONS", "ActorOptions", "read_options"]
 
@@ -125,11 +124,7 @@ def _warn_unknown(names: list[str]) -> None:
     if not names:
         return
     words = ", ".join(f"`{name}`" + _suggestion(name, (*OPTIONS, "max_resends")) for name in names)
-    # the line to look at is the caller's of the package
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ciq_ray":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(f"RayWorker does not use {words}", UserWarning, stacklevel=level)
+    warn_caller(f"RayWorker does not use {words}")
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -104,6 +104,15 @@ class TestFiles:
         assert behind.value == pytest.approx(0.05)
 
 
+def test_a_file_more_is_no_landscape_to_compare_on(tmp_path, monkeypatch):
+    names = landscape.names()
+    assert len(names) == 8
+    assert all((landscape.FOLDER / f"{name}.csv").is_file() for name in names)
+    (tmp_path / "part.csv").write_text(LINE)
+    monkeypatch.setattr(landscape, "FOLDER", tmp_path)
+    assert landscape.names() == names
+
+
 def test_every_side_can_be_found():
     from searchers.registry import NAMES
 

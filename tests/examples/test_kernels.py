@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 from ciq_ray import ObjectiveFailure, SearchResult
 from ciq_ray.kernels.protocol import Target
+from ciq_ray.landscape import Landscape
 from searchers.outcome import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ RECORDED = {
     "triton_matmul": "matmul_4096",
     "triton_attention": "attention_causal",
     "cuda_convolution": "conv_17",
+    "ptx_spill_runtime": "ptx_spectrum",
 }
 BEST = {
     "triton_matmul": {
@@ -55,10 +57,18 @@ BEST = {
         "UNROLL": 1,
         "MAXREG": 64,
     },
+    "ptx_spill_runtime": {
+        "maxrregcount": 128,
+        "opt_level": 3,
+        "register_usage_level": 10,
+        "def_load_cache": "cs",
+        "def_store_cache": "cs",
+    },
 }
 
 
-def kernel_of(name: str) -> Any:
+def kernel_of(name: str, variable: str = "RECORDED") -> Any:
+    """An example's kernel, with the space that was recorded if it has another one."""
     if name.startswith("triton"):
         pytest.importorskip("triton")
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
@@ -66,7 +76,7 @@ def kernel_of(name: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.KERNEL
+    return getattr(module, variable, module.KERNEL)
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
@@ -97,17 +107,20 @@ def status_of(kernel: Any, config: dict[str, Any]) -> str:
     )
 
 
-def landscape_rows(name: str) -> list[dict[str, str]]:
-    path = ROOT / "benchmarks" / "landscapes" / f"{RECORDED[name]}.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def landscape_of(name: str) -> Landscape:
+    return Landscape.load(ROOT / "benchmarks" / "landscapes" / f"{RECORDED[name]}.csv")
+
+
+def configs_of(landscape: Landscape) -> list[dict[str, Any]]:
+    return [dict(zip(landscape.parameters, key, strict=True)) for key in landscape.keys]
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "ptx_spill_runtime",
         "triton_matmul",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(RECORDED) if name != "triton_matmul"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cuda_convolution", "triton_attention")),
     ],
 )
 def test_without_a_gpu_the_recorded_times_are_searched(name: str, tmp_path: Path) -> None:
@@ -115,10 +128,11 @@ def test_without_a_gpu_the_recorded_times_are_searched(name: str, tmp_path: Path
         pytest.importorskip("triton")
     output = run(name, tmp_path, "--max-evaluations", "48", "--seed", "1", "--output", "out")
     assert "No GPU can be used" in output
-    rows = landscape_rows(name)
-    assert f"The {len(rows)} recorded times of an H100 are searched instead" in output
-    assert f"48 of {len(rows)} configurations looked at" in output
-    times = {float(row["time_ms"]) for row in rows if row["status"] == "ok"}
+    landscape = landscape_of(name)
+    assert f"The {len(landscape)} recorded times of an H100 are searched instead" in output
+    assert ("a part of it was recorded" in output) == (name == "ptx_spill_runtime")
+    assert f"48 of {len(landscape)} configurations looked at" in output
+    times = landscape.times[~np.isnan(landscape.times)]
     shown = re.search(r"^ +best +([\d.]+) ", output, re.MULTILINE)
     assert shown is not None
     assert any(f"{time:.4f}" == shown[1] for time in times)
@@ -128,15 +142,12 @@ def test_without_a_gpu_the_recorded_times_are_searched(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_the_space_is_what_was_recorded(name: str) -> None:
-    kernel = kernel_of(name)
-    space = kernel.space
-    rows = landscape_rows(name)
-    names = list(space.default_config())
-    recorded = {tuple(int(row[parameter]) for parameter in names) for row in rows}
-    assert space.size == len(rows) == len(recorded)
-    for config in recorded:
-        space.encode(dict(zip(names, config, strict=True)))  # raises if it breaks a constraint
-    assert tuple(space.default_config().values()) in recorded
+    space, landscape = kernel_of(name).space, landscape_of(name)
+    configs = configs_of(landscape)
+    assert space.size == len(configs)
+    for config in configs:
+        space.encode(config)  # raises if it breaks a constraint
+    landscape.row(space.default_config())  # likewise if it is not there
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
@@ -154,20 +165,52 @@ def test_what_did_not_fit_then_does_not_fit_now() -> None:
     """Shared memory of those that failed to launch when the space was measured."""
     kernel = kernel_of("triton_matmul")
     config = {**BEST["triton_matmul"], "BLOCK_K": 128, "num_stages": 3}
-    assert next(
-        row["status"]
-        for row in landscape_rows("triton_matmul")
-        if all(int(row[name]) == value for name, value in config.items())
-    ) == ("run_error")
+    landscape = landscape_of("triton_matmul")
+    assert landscape.statuses[landscape.row(config)] == "run_error"
     assert status_of(kernel, config) == "resource_exceeded"
 
 
-def test_option_sets_of_ptxas_without_a_gpu(tmp_path: Path) -> None:
-    output = run("ptx_spill_runtime", tmp_path)
-    assert "No GPU can be used" in output
-    assert "16 option sets are assembled instead" in output
-    assert re.search(r"^ +64 +\d{3} B  \(none\)$", output, re.MULTILINE)
-    assert len(re.findall(r"^ +\d+ +\d+ B  --", output, re.MULTILINE)) >= 8
+def test_the_options_of_the_part_that_was_recorded() -> None:
+    kernel = kernel_of("ptx_spill_runtime")
+    assert kernel.space.size == 840
+    default = kernel.space.default_config()
+    common = ["--override-directive-values", "--maxrregcount=64", "--opt-level=3"]
+    assert kernel.option_text(default).split() == [*common, "--register-usage-level=5"]
+    assert kernel.option_text(BEST["ptx_spill_runtime"]).split() == [
+        "--override-directive-values",
+        "--maxrregcount=128",
+        "--opt-level=3",
+        "--register-usage-level=10",
+        "--def-load-cache=cs",
+        "--def-store-cache=cs",
+    ]
+    as_it_is = kernel_of("ptx_spill_runtime", "KERNEL").compile("", H100).resources
+    assert kernel.compile(default, H100).resources == as_it_is
+    for row in kernel.space.sample(20, np.random.default_rng(0)):
+        config = kernel.space.decode(row)
+        assert kernel.compile(config, H100).resources.registers <= config["maxrregcount"], config
+
+
+@pytest.mark.parametrize("name", ["triton_attention", "triton_matmul"])
+def test_without_triton_it_says_what_to_install(name: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['triton'] = None; sys.path.insert(0, {str(EXAMPLES)!r}); import {name}"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert "pip install 'ciq-ray[gpu]'" in line
+
+
+def test_why_there_is_no_gpu_is_said_once(
+    fake_nvml: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_nvml().state.init_error = 9
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from _kernel_example import usable_gpus
+
+    assert usable_gpus(SimpleNamespace(devices=None)) == []
+    out = capsys.readouterr().out
+    assert out.startswith("No GPU can be used: nvmlInit: ")
+    assert out.count("can be used") == 1
 
 
 def test_workers_that_compile_do_without_torch(tmp_path: Path) -> None:
@@ -188,17 +231,16 @@ def test_workers_that_compile_do_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_a_sample_of_the_space_compiles_as_it_did(name: str) -> None:
     kernel = kernel_of(name)
-    rows = landscape_rows(name)
-    names = list(kernel.space.default_config())
-    for place in np.random.default_rng(0).choice(len(rows), 40, replace=False):
-        row = rows[place]
-        config = {parameter: int(row[parameter]) for parameter in names}
+    landscape = landscape_of(name)
+    configs = configs_of(landscape)
+    for place in np.random.default_rng(0).choice(len(configs), 40, replace=False):
+        config = configs[place]
         expected = {
             "ok": ("ok",),
             "compile_error": ("compile_error", "resource_exceeded"),
             "run_error": ("resource_exceeded", "ok"),  # whoever failed for another reason
         }
-        assert status_of(kernel, config) in expected[row["status"]], config
+        assert status_of(kernel, config) in expected[landscape.statuses[place]], config
 
 
 def test_the_table_at_the_end_has_what_the_race_said(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -57,6 +59,13 @@ class TestStatus:
     def test_one_that_is_lost(self, ciq, fake_nvml):
         fake_nvml(scenario="lost")
         assert "GPU is lost" in ciq("gpu", "status", code=1).stderr
+
+    def test_one_that_is_lost_among_others(self, ciq, fake_nvml):
+        machine = fake_nvml(gpus=2)
+        machine[1].lost = 1
+        run = ciq("gpu", "status")
+        assert "warning: card 1 (of 2, as in nvidia-smi): GPU is lost" in run.stderr
+        assert machine.uuid(0) in run.stdout
 
 
 class TestPlan:
@@ -194,6 +203,30 @@ class TestDoctor:
         assert any(f"timing on it: process {os.getpid()}" in text for text in texts)
         assert all(finding.advice for finding in all_of_them if finding.state != "ok")
 
+    def test_a_lost_gpu_among_others(self, fake_nvml, found):
+        machine = fake_nvml(gpus=2)
+        machine[0].lost = 1
+        findings = found()
+        assert machine.uuid(1) in findings["GPU 0"].value
+        assert findings["GPU lost"].state == "warning"
+        assert findings["GPU lost"].value == "card 0 (of 2, as in nvidia-smi): GPU is lost"
+        assert "dmesg" in findings["GPU lost"].advice
+
+    def test_what_kernels_need(self, fake_nvml, found, monkeypatch):
+        machine = fake_nvml()
+        for name in ("torch", "cuda", "triton"):
+            monkeypatch.setitem(sys.modules, name, None)
+        findings = found()
+        for name, state in (("torch", "warning"), ("cuda-bindings", "warning"), ("triton", "absent")):
+            assert findings[name].state == state
+            assert "not installed" in findings[name].value
+        assert "pytorch.org" in findings["torch"].advice
+        assert findings["cuda-bindings"].advice == "pip install 'ciq-ray[gpu]'"
+        machine.state.init_error = 9  # without a GPU none of them is needed
+        assert {found()[name].state for name in ("torch", "cuda-bindings", "triton")} == {"absent"}
+        monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+        assert found()["torch"].state == "ok"
+
     def test_clocks_held_by_a_process_that_is_not_seen_from_here(self, fake_nvml, found, leave):
         # as in another container, which shares the folder
         machine = fake_nvml()
@@ -208,7 +241,7 @@ class TestDoctor:
 
     def test_a_lost_gpu_and_no_driver(self, fake_nvml, found):
         machine = fake_nvml(scenario="lost")
-        assert "GPU is lost" in found()["GPU"].advice
+        assert "GPU is lost (all cards: 0); see `nvidia-smi`" in found()["GPU"].advice
         machine.state.init_error = 9
         assert (found()["GPU"].state, found()["GPU"].value) == ("absent", "no NVIDIA driver")
 

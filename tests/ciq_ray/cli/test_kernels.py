@@ -81,6 +81,25 @@ KERNEL = CudaKernel(
 )
 """
 
+RECORDED_SCRIPT = """\
+from ciq_ray import Search, SearchConfiguration
+from searchers import Choice
+
+
+def recorded(config):
+    return config["BLOCK"] / 64
+
+
+if __name__ == "__main__":
+    Search(
+        objective_function=recorded,
+        search_space={"BLOCK": Choice([64, 128]), "num_warps": Choice([4])},
+        search_config=SearchConfiguration(generations=1, pool_size=6),
+        searcher="random",
+        disable_progress_bar=True,
+    ).start(num_workers=1)
+"""
+
 COMMAND_SCRIPT = """\
 from ciq_ray.kernels import CommandKernel
 from searchers import Choice
@@ -176,6 +195,7 @@ class TestTables:
     def test_show(self, ciq, run):
         shown = ciq("show", run).stdout
         assert "KERNEL (tune.py)" in shown
+        assert re.search(r"^time +[\d.]+ m?s timing, [\d.]+ m?s compiling *$", shown, re.MULTILINE)
         head = next(line for line in shown.splitlines() if line.startswith("best"))
         assert re.split(r"  +", head.strip()) == [
             "best",
@@ -267,9 +287,23 @@ class TestBest:
         assert ciq("best", run, "--format", "command").stdout == "env A=b gcc -O2 x.c\nenv A=b ./a.out 2\n"
         assert ciq("best", run, "--format", "flags").stdout == "--level 2\n"
 
-    def test_of_a_command_there_is_none(self, ciq, space):
+    def test_of_a_command_there_is_no_triton_config(self, ciq, space):
         ciq("tune", space(), "--max-evaluations", 1, "--", "echo", "{x}")
-        assert "is no kernel" in ciq("best", 1, "--format", "triton", code=2).stderr
+        refused = ciq("best", 1, "--format", "triton", code=2).stderr
+        assert "is a command, not a Triton kernel; use --format json or flags" in refused
+
+    def test_of_another_kind_of_kernel_there_is_no_triton_config(self, ciq, tmp_path, monkeypatch):
+        monkeypatch.delitem(sys.modules, "__ciq_script__", raising=False)
+        (tmp_path / "tune.py").write_text(CUDA_SCRIPT)
+        run = as_if_run(tmp_path, {"BLOCK": 128, "MAXREG": 64}, "CudaKernel")
+        refused = ciq("best", run, "--format", "triton", code=2).stderr
+        assert "is a CudaKernel, not a Triton kernel; use --format json or flags" in refused
+
+    def test_triton_of_recorded_times(self, ciq, tmp_path):
+        (tmp_path / "tune.py").write_text(RECORDED_SCRIPT)
+        subprocess.run([sys.executable, "tune.py"], cwd=tmp_path, check=True, timeout=120)
+        text = ciq("best", 1, "--format", "triton").stdout
+        assert text == "triton.Config({'BLOCK': 64}, num_warps=4)\n"
 
 
 class TestDispatch:

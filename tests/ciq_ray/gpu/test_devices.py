@@ -8,7 +8,7 @@ import pynvml
 import pytest
 
 from ciq_ray.errors import ConfigurationError, UnsupportedError
-from ciq_ray.gpu.devices import devices, one_of_each_card
+from ciq_ray.gpu.devices import devices, lost_cards, one_of_each_card
 from ciq_ray.gpu.nvml import NvmlError, nvml
 from ciq_ray.gpu.preflight import preflight
 
@@ -60,10 +60,13 @@ class TestWhatIsThere:
 
     def test_a_lost_card_is_left_out_as_CUDA_does(self, fake_nvml):
         machine = fake_nvml(gpus=2)
+        assert lost_cards() == []
         machine[0].lost = 1
         assert uuids(devices()) == [machine.uuid(1)]
+        (text,) = lost_cards()
+        assert text == "card 0 (of 2, as in nvidia-smi): GPU is lost"
         machine[1].lost = 1
-        with pytest.raises(NvmlError, match="GPU is lost") as caught:
+        with pytest.raises(NvmlError, match=r"GPU is lost \(all cards: 0, 1\); see `nvidia-smi`") as caught:
             devices()
         assert caught.value.kind == "lost"
 

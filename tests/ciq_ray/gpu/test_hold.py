@@ -154,8 +154,9 @@ class TestInGoodOrder:
 
     def test_notes_are_warnings_unless_somebody_takes_them(self, fake_nvml):
         fake_nvml().occupy(1)
-        with pytest.warns(RuntimeWarning, match="is shared"), hold(devices()[0]):
+        with pytest.warns(RuntimeWarning, match="is shared") as caught, hold(devices()[0]):
             pass
+        assert [warning.filename for warning in caught] == [__file__]
 
     def test_without_persistence_mode_it_is_said_that_clocks_may_be_forgotten(self, fake_nvml, said):
         fake_nvml(persistence=0)

@@ -196,8 +196,9 @@ class TestThrottling:
         runtime = SimulatedRuntime(noisy(200, 0.02), throttled=bursts(400_000, 60_000))
         runtime.cpu = 380_000.0  # the burst comes in the middle
         timing = timed(runtime, watcher=SimulatedWatcher(runtime), noise=0, budget_ms=50, retries=5)
-        assert timing.dropped > 0
+        assert timing.dropped == len(timing.dropped_ms) > 0
         assert max(timing.samples_ms) < 0.25  # a throttled one takes 0.3 ms
+        assert max(timing.dropped_ms) > 0.25
         assert timing.stopped == "budget"
         assert timing.evidence is not None
         assert timing.evidence.spoiled == ""
@@ -306,11 +307,14 @@ class TestWithNvml:
 
 class TestRecord:
     def test_is_json_with_all_samples(self) -> None:
-        runtime = SimulatedRuntime(noisy(200, 0.02))
-        timing = timed(runtime, watcher=SimulatedWatcher(runtime))
+        runtime = SimulatedRuntime(noisy(200, 0.02), throttled=bursts(400_000, 60_000))
+        runtime.cpu = 380_000.0
+        timing = timed(runtime, watcher=SimulatedWatcher(runtime), noise=0)
         data = json.loads(json.dumps(timing.to_dict()))
         assert data["samples_ms"] == list(timing.samples_ms)
-        assert {"median_ms", "spread_ms", "timer", "regime", "stopped", "warmup", "dropped"} <= set(data)
+        assert data["dropped_ms"] == list(timing.dropped_ms)
+        assert data["dropped"] == timing.dropped > 0
+        assert {"median_ms", "spread_ms", "timer", "regime", "stopped", "warmup"} <= set(data)
         assert data["evidence"]["mem_mhz"] == 1593.0
 
     def test_the_same_seed_gives_the_same_timing(self) -> None:

@@ -1,9 +1,13 @@
+import sys
+import types
+
 import pytest
 
 from ciq_ray.compilers import find_tool
 from ciq_ray.errors import ConfigurationError, ObjectiveFailure, UnsupportedError
 from ciq_ray.gpu.host import HostRuntime
 from ciq_ray.kernels import CudaKernel, Output, Scalar, Target, Tensor
+from ciq_ray.kernels.timing_child import check_packages
 from ciq_ray.worker.limits import set_compile_timeout
 from searchers import Choice
 
@@ -83,6 +87,16 @@ def test_flags_may_follow_from_the_configuration():
     assert limited.shown(CONFIG, "flags").endswith("-maxrregcount=16")
 
 
+@pytest.mark.parametrize("flags", ["-O3 -DTWO='a b'", lambda config: "-O3 -DTWO='a b'", ["-O3", "-DTWO=a b"]])
+def test_flags_may_be_a_text(flags):
+    assert kernel(flags=flags).options({"BLOCK": 64})[-2:] == ["-O3", "-DTWO=a b"]
+
+
+def test_a_text_of_flags_that_does_not_end_is_refused():
+    with pytest.raises(ConfigurationError, match="cannot be read: No closing quotation"):
+        kernel(flags="-DTWO='a")
+
+
 def test_a_file_finds_its_own_headers(tmp_path):
     (tmp_path / "extra.h").write_text("static __device__ const int extra = 1;\n")
     (tmp_path / "scale.cu").write_text(SOURCE)
@@ -160,6 +174,13 @@ def nvrtc_or_skip():
         nvrtc.nvrtcVersion()
     except (RuntimeError, OSError) as error:
         pytest.skip(str(error))
+
+
+def test_what_launches_it_is_missed_before_a_search(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    with pytest.raises(UnsupportedError, match=r"needs cuda-bindings.*: pip install 'ciq-ray\[gpu\]'$"):
+        check_packages(kernel())
 
 
 def test_nvrtc_makes_the_same_of_it():

@@ -85,6 +85,28 @@ class TestSeveralDevices:
         with pytest.raises((UnsupportedError, ConfigurationError), match="GPU"):
             search(DeviceKernel()).start()
 
+    def test_one_that_was_lost_before_is_named(
+        self, fake_nvml: Machine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fake_nvml(gpus=2)[1].lost = 1
+        search(DeviceKernel(), max_evaluations=2).start(num_workers=1)
+        assert "card 1 (of 2, as in nvidia-smi): GPU is lost" in caplog.text
+
+    def test_a_missing_package_is_said_once_and_before_there_is_a_run(
+        self, fake_nvml: Machine, runs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake_nvml()
+        monkeypatch.setitem(sys.modules, "torch", None)
+        kernel = DeviceKernel()
+        kernel.self_timed = False
+        with pytest.raises(UnsupportedError) as caught:
+            search(kernel).start(num_workers=1)
+        assert str(caught.value) == (
+            "timing on a GPU needs torch, which is not there: install PyTorch with CUDA as "
+            "https://pytorch.org/get-started/locally says"
+        )
+        assert not runs.exists() or not list(runs.iterdir())
+
     def test_a_target_in_milliseconds_is_refused(self, fake_nvml: Machine) -> None:
         fake_nvml(gpus=2)
         with pytest.raises(ConfigurationError, match=r"`target` is a time.*`devices`"):
@@ -113,8 +135,9 @@ class TestSeveralDevices:
 
     def test_the_only_one_that_is_lost_ends_the_search(self, fake_nvml: Machine) -> None:
         fake_nvml(gpus=1)
-        with pytest.raises(WorkerError, match=r"cannot be used: .*lost"):
+        with pytest.raises(WorkerError, match=r"cannot be used: .*lost") as caught:
             search(DeviceKernel(lost=0)).start(num_workers=1)
+        assert str(caught.value).count("GPU-00000001") == 1
 
     def test_one_that_another_process_holds_is_left_out(
         self, fake_nvml: Machine, scripts: Any, caplog: pytest.LogCaptureFixture

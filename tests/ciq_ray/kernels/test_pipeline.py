@@ -244,6 +244,9 @@ def test_arguments_are_refused_before_anything_is_spent(runs):
         started(search(HostKernel(), worker_type=WorkerTypes.ASYNC))
     with pytest.raises(ConfigurationError, match="`budget_ms` is -1"):
         started(search(HostKernel()), budget_ms=-1)
+    for option, value in (("budget_ms", "x"), ("retries", "x"), ("wait_for_device_s", "x"), ("seeds", 3)):
+        with pytest.raises(ConfigurationError, match=f"`{option}`.* is '?[x3]'?; "):
+            started(search(HostKernel()), **{option: value})
     with pytest.raises(ConfigurationError, match=r"`devices` is 1\.5"):
         started(search(HostKernel()), devices=1.5)
     with pytest.raises(ConfigurationError, match="`lock_clocks` is 'fast'"):
@@ -256,8 +259,15 @@ def test_arguments_are_refused_before_anything_is_spent(runs):
 
 
 def test_options_nobody_knows_are_a_warning():
-    with pytest.warns(UserWarning, match="`bugdet_ms`.*budget_ms"):
+    with pytest.warns(UserWarning, match="`bugdet_ms`.*budget_ms") as caught:
         started(search(HostKernel(), max_evaluations=2), bugdet_ms=3)
+    assert [warning.filename for warning in caught] == [__file__], "it is the caller's line"
+
+
+def test_options_of_gpus_are_a_warning_without_one():
+    with pytest.warns(UserWarning, match="needs no GPU; without effect: `devices`, `lock_clocks`$") as caught:
+        started(search(HostKernel(), max_evaluations=2), devices=[0], lock_clocks="base", power_watts=None)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 SCRIPT = """

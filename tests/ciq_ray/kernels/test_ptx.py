@@ -67,6 +67,8 @@ def test_any_space_may_be_made_options_of():
     assert limited.shown({"registers": 32}, "flags") == "--maxrregcount=32"
     assert few.meta["launches"][""]["block"] == [256, 1, 1]
     assert more.binary
+    limited.options = lambda config: f"--maxrregcount={config['registers']} --opt-level=1"
+    assert limited.option_text({"registers": 32}) == "--maxrregcount=32\n--opt-level=1\n"
     with pytest.raises(ConfigurationError, match="`options`"):
         kernel().compile({"registers": 32}, H100)
 

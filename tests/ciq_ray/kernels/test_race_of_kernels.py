@@ -69,11 +69,12 @@ class TestBlocks:
 
     @pytest.mark.slow
     def test_over_several_shapes_compare_times_and_not_ratios_to_a_control_that_changes(
-        self, tmp_path: Path
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         kernel = RecordingKernel(tmp_path / "loads", shapes={"small": 512, "large": 16384})
         result = search(kernel).start(num_workers=2, **FAST, control_every=2)
         assert result.verdict is not None
+        assert "some tens of milliseconds for each of 2 shapes, in at most 8 " in capfd.readouterr().err
         # milliseconds: a ratio would be about 1 for the baseline
         values = [each["value"] for each in of_kind(result.folder, "race") if each["id"] == "baseline"]
         assert max(values) < 0.5
@@ -123,7 +124,10 @@ class TestOfARunThatIsOver:
     @pytest.mark.slow
     def test_a_finalist_that_fails_is_dropped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         kernel = RecordingKernel(tmp_path / "loads")
-        result = search(kernel, final_race=False).start(num_workers=1, **FAST)
+        # a block each, since all of one block are to fail
+        configs = [{"behaviour": "ok", "block": block, "unroll": 1} for block in (16, 32, 64, 128)]
+        made = search(kernel, final_race=False, searcher="finite", searcher_options={"configs": configs})
+        result = made.start(num_workers=1, **FAST)
         finalists = [row for row in result.top(3) if row["params"]["block"] != 16][:2]
         monkeypatch.setenv("TEST_FAILS", str(finalists[0]["params"]["block"]))
         raced = race_run(result.folder, kernel, plan=PLAN)

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -419,6 +420,20 @@ class TestHold:
     def device(self, fake_nvml: Callable[..., FakeMachine]) -> Device:
         self.machine = fake_nvml()
         return devices()[0]
+
+    def test_a_package_that_is_missing_is_named_and_the_device_once(
+        self, device: Device, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        kernel = HostKernel()
+        kernel.needs_gpu = True
+        stage = TimingStage(kernel, device, OPTIONS)
+        with stage.hold():
+            outcome = stage(Job("prepare"))
+        assert outcome.status == "lost"
+        assert outcome.message.startswith(
+            f"{device.name} ({device.uuid}) cannot be used: timing on a GPU needs torch, which is not there"
+        )
 
     def test_its_lock_is_held_and_its_child_sees_it_alone(
         self, device: Device, notes: Callable[[], list[str]]

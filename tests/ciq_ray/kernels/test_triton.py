@@ -159,17 +159,26 @@ def test_a_constant_may_be_anything():
 
 
 @pytest.mark.parametrize(
-    ("change", "config", "named"),
+    ("change", "named"),
     [
-        ({"arguments": arguments(b=1)}, CONFIG, "'b', which is no parameter of the kernel"),
-        ({"arguments": {"x": Tensor(64), "out": Output(64)}}, CONFIG, "'n' has no value; .* `arguments`"),
-        ({"space": {"BLOK": Choice([64])}}, {"BLOK": 64}, "'BLOK', which is no parameter"),
-        ({"space": {"num_warps": Choice([4])}}, {"num_warps": 4}, "'BLOCK' has no value; .* `space`"),
+        ({"arguments": arguments(b=1)}, "'b', which is no parameter of the kernel"),
+        ({"arguments": {"x": Tensor(64), "out": Output(64)}}, "'n' has no value; .* `arguments`"),
+        ({"space": {"BLOK": Choice([64])}}, "'BLOK', which is no parameter.*did you mean 'BLOCK'"),
+        ({"space": {"num_warps": Choice([4])}}, "'BLOCK' has no value; .* `space`"),
+        (
+            {"arguments": lambda n: arguments(n) if n < 99 else arguments(n, b=1), "shapes": [64, 128]},
+            "'b', which is no parameter",
+        ),
     ],
 )
-def test_what_does_not_fit_the_function_is_named(change, config, named):
+def test_what_does_not_fit_the_function_is_named_before_a_search(change, named):
     with pytest.raises(ConfigurationError, match=named):
-        kernel(**{"grid": 4, **change}).compile(config, H100)
+        kernel(**{"grid": 4, **change})
+
+
+def test_a_configuration_of_another_space_is_refused():
+    with pytest.raises(ConfigurationError, match="'UNROLL', which is no parameter of the kernel"):
+        kernel().compile({**CONFIG, "UNROLL": 2}, H100)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +255,9 @@ def tuned(x, out, n, BLOCK: tl.constexpr):
 def from_autotune(function=tuned, **options):
     return TritonKernel.from_autotune(
         function,
-        arguments={"x": Tensor(4096), "out": Output(4096), "n": 4096},
         grid=lambda meta: triton.cdiv(meta["n"], meta["BLOCK"]),
         reference=lambda a: a["x"],
-        **options,
+        **{"arguments": {"x": Tensor(4096), "out": Output(4096), "n": 4096}, **options},
     )
 
 
@@ -276,6 +284,8 @@ def test_what_cannot_be_taken_over_is_refused():
     )
     with pytest.raises(ConfigurationError, match="heuristics"):
         from_autotune(heuristic)
+    with pytest.raises(ConfigurationError, match=r"what @triton\.heuristics computes into `arguments`"):
+        kernel(heuristic.fn)
     hooked = triton.autotune([triton.Config({"BLOCK": 64}, pre_hook=print)], key=[])(axpy)
     with pytest.raises(ConfigurationError, match="hooks"):
         from_autotune(hooked)
@@ -287,9 +297,9 @@ def test_what_cannot_be_taken_over_is_refused():
 def test_what_autotune_restores_has_to_be_read_and_written(option):
     restoring = triton.autotune([triton.Config({"BLOCK": 64})], key=[], **{option: ["out"]})(axpy)
     with pytest.raises(ConfigurationError, match="puts 'out' back before each launch"):
-        from_autotune(restoring)
-    arguments = {"x": Tensor(64), "out": Tensor(64, init="zeros", role="inout"), "n": 64}
-    taken = TritonKernel.from_autotune(restoring, arguments=arguments, grid=1, reference=lambda a: a["x"])
+        from_autotune(restoring, arguments=arguments())
+    given = arguments(64, out=Tensor(64, init="zeros", role="inout"))
+    taken = TritonKernel.from_autotune(restoring, arguments=given, grid=1, reference=lambda a: a["x"])
     assert taken.initial_configs == [{"BLOCK": 64, "num_warps": 4, "num_stages": 3}]
 
 
