@@ -8,7 +8,7 @@ import numpy as np
 
 from searchers.gaussian_process import Floats
 
-__all__ = ["DIGITS", "highest", "log_expected_improvement", "log_feasible", "warped"]
+__all__ = ["CAUTION", "DIGITS", "highest", "log_expected_improvement", "log_feasible", "warped"]
 
 _WARP_SHIFT = 0.05
 _LEAST_UNIT, _LEAST_SPREAD = 1e-100, 1e-9
@@ -18,7 +18,7 @@ _FAR = -30.0
 _LABEL_NOISE = 0.05
 DIGITS = 9
 """Scores are rounded to so many digits and ties go to the first: machines differ in the last ones."""
-_CAUTION = 4.0
+CAUTION = 4.0
 """Power of the probability of success: the model of the objective, which has seen successes only, promises
 most where it has to extrapolate into what fails."""
 
@@ -72,7 +72,7 @@ def log_feasible(means: Floats, deviations: Floats) -> Floats:
     """
     from scipy.special import log_ndtr
 
-    return np.asarray(_CAUTION * log_ndtr(means / np.sqrt(deviations**2 + _LABEL_NOISE)))
+    return np.asarray(CAUTION * log_ndtr(means / np.sqrt(deviations**2 + _LABEL_NOISE)))
 
 
 def highest(scores: Floats) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers import effort
-from searchers.acquisition import highest, log_expected_improvement, log_feasible, warped
+from searchers.acquisition import CAUTION, highest, log_expected_improvement, log_feasible, warped
 from searchers.base import SpaceSearcher, Trial
 from searchers.checks import whole_option
 from searchers.divided import MOST_FEATURES, DividedModel, Evidence
@@ -34,18 +35,51 @@ _CONVERGED = -8.0
 """Logarithm of the expected improvement, in deviations of the warped losses, below which the model
 considers the search done. It is then wrong more often than it thinks ..."""
 _TURNS = (
-    (16, ("model", "neighbour")),
-    (128, ("part", "neighbour")),
+    (128, ("part", "likely neighbour", "part", "uncertain neighbour")),
     (math.inf, ("child",) * 7 + ("model",)),
 )
-"""... so at first every other proposal is a neighbour of the best; up to the 128th, models of parts of the
-space are asked as well; and then most are what a genetic algorithm would try."""
+"""... so up to the 128th, proposals come from models of parts of the space and are neighbours of the best;
+and then most are what a genetic algorithm would try."""
 _PARENTS = 32
 _CHILDREN = 32
 _NEIGHBOUR_RADIUS = 16
 _SCALAR_TILT = 0.05
 _LARGEST = 1e100
 """Losses are cut off there: squares and differences of any that are left are finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What a proposal is chosen by; N points may be proposed, and n candidates have succeeded.
+
+    Attributes:
+        passed: Indices of the successes.
+        targets: Of each, less is better, shape (n,).
+        noise: Known variance of each target, shape (n,).
+        best: Rows of the best of them.
+        incumbent: What has to be improved upon, on the scale of the targets.
+        points: What may be proposed.
+        free: Which of them are unknown, shape (N,).
+        means: What the model expects of each, shape (N,).
+        improvement: Logarithm of the expected improvement of each, shape (N,).
+        feasible: What the risk of failing takes from it, see `log_feasible`, shape (N,).
+    """
+
+    passed: list[int]
+    targets: Floats
+    noise: Floats
+    best: Matrix
+    incumbent: float
+    points: Points
+    free: npt.NDArray[np.bool_]
+    means: Floats
+    improvement: Floats
+    feasible: Floats
+
+    @property
+    def score(self) -> Floats:
+        """The acquisition at each point."""
+        return self.improvement + self.feasible
 
 
 class BayesianSearch(SpaceSearcher):
@@ -59,9 +93,10 @@ class BayesianSearch(SpaceSearcher):
     All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and offspring of the
     best and random ones.
 
-    When the expected improvement becomes negligible, every other proposal is the most promising unknown
-    neighbour of the best configurations. After 16 such proposals the others come from models of parts of the
-    space (`searchers.divided`, up to 32 features), and after 128 seven of eight are children of good
+    When the expected improvement becomes negligible, proposals come from models of parts of the space
+    (`searchers.divided`, up to 32 features), and every other is an unknown neighbour of the best
+    configurations: in turn that of the best mean, and that of the largest expected improvement, where failing
+    counts as no worse than not improving. After 128 such proposals seven of eight are children of good
     configurations, by crossover and mutation. They find what a smooth model cannot see.
 
     Candidates that are pending are taken to do what is expected of them, so that a batch spreads out.
@@ -178,17 +213,20 @@ class BayesianSearch(SpaceSearcher):
                     targets, noise = self._targets(passed)
                     means, squares = objective.predict(targets)
                 incumbent = float((objective.smoothed(targets) if noise.any() else targets).min())
-                score = log_expected_improvement(means, objective.deviations(squares), incumbent) + feasible
-                turn = self._next_turn(score[free])
-                row = None
-                if turn == "neighbour":
-                    row = self._neighbour(points, free, feasible - means, best)
-                elif turn == "child":
-                    row = self._child(best)
-                elif turn == "part":
-                    row = self._of_a_part(passed, targets, noise, incumbent, points, free, feasible)
-                if row is None and free.any():
-                    row = points.rows[_highest(score, free)]
+                improvement = log_expected_improvement(means, objective.deviations(squares), incumbent)
+                outlook = _Outlook(
+                    passed=passed,
+                    targets=targets,
+                    noise=noise,
+                    best=best,
+                    incumbent=incumbent,
+                    points=points,
+                    free=free,
+                    means=means,
+                    improvement=improvement,
+                    feasible=feasible,
+                )
+                row = self._choose(outlook)
                 if row is None:
                     break
                 (trial,) = self._admit(row[None, :])
@@ -196,6 +234,22 @@ class BayesianSearch(SpaceSearcher):
                 objective.imagine(self._features(trial.row[None, :]))
                 count += 1
         return count or len(self._admit_random(n))
+
+    def _choose(self, outlook: _Outlook) -> Matrix | None:
+        """The row to propose next, ``None`` if all that may be proposed is known."""
+        free, row = outlook.free, None
+        turn = self._next_turn(outlook.score[free])
+        if turn == "likely neighbour":
+            row = self._neighbour(outlook, outlook.feasible - outlook.means)
+        elif turn == "uncertain neighbour":
+            row = self._neighbour(outlook, outlook.improvement + outlook.feasible / CAUTION)
+        elif turn == "child":
+            row = self._child(outlook.best)
+        elif turn == "part":
+            row = self._of_a_part(outlook)
+        if row is None and free.any():
+            row = outlook.points.rows[_highest(outlook.score, free)]
+        return row
 
     def _next_turn(self, scores: Floats) -> str:
         """Who proposes the next candidate, given the model's scores of what may be proposed."""
@@ -206,38 +260,33 @@ class BayesianSearch(SpaceSearcher):
         self._turn += 1
         return turn
 
-    def _of_a_part(
-        self,
-        passed: list[int],
-        targets: Floats,
-        noise: Floats,
-        incumbent: float,
-        points: Points,
-        free: npt.NDArray[np.bool_],
-        feasible: Floats,
-    ) -> Matrix | None:
+    def _of_a_part(self, outlook: _Outlook) -> Matrix | None:
         """What a model of a part of the space finds the most promising."""
         if self._objective is None or self._features.n_features > MOST_FEATURES:
             return None
         space = self._known_space()
-        rows, pending = self._rows_of(passed), self._rows_of(sorted({*self._pending, *self._ready}))
-        states, waiting = (space.encoding.states(some, space.inactive(some)) for some in (rows, pending))
+        rows = self._rows_of(outlook.passed)
+        pending = self._rows_of(sorted({*self._pending, *self._ready}))
         evidence = Evidence(
-            states, self._features(rows), targets, noise, incumbent, waiting, self._features(pending)
+            states=space.encoding.states(rows, space.inactive(rows)),
+            features=self._features(rows),
+            targets=outlook.targets,
+            noise=outlook.noise,
+            incumbent=outlook.incumbent,
+            pending=space.encoding.states(pending, space.inactive(pending)),
+            pending_features=self._features(pending),
         )
-        start = self._objective.hyperparameters
-        place = self._divided.best(evidence, start, points, free, feasible, self._rng)
+        start, points = self._objective.hyperparameters, outlook.points
+        place = self._divided.best(evidence, start, points, outlook.free, outlook.feasible, self._rng)
         return None if place is None else np.asarray(points.rows[place])
 
-    def _neighbour(
-        self, points: Points, free: npt.NDArray[np.bool_], promise: Floats, best: Matrix
-    ) -> Matrix | None:
+    def _neighbour(self, outlook: _Outlook, promise: Floats) -> Matrix | None:
         """The most promising unknown neighbour of the best configuration that has one."""
-        space = self._known_space()
-        for row in best:
-            near = np.zeros(len(free), dtype=bool)
+        space, points = self._known_space(), outlook.points
+        for row in outlook.best:
+            near = np.zeros(len(outlook.free), dtype=bool)
             near[points.places(space.keys(Moves(space, row, _NEIGHBOUR_RADIUS).single()))] = True
-            near &= free
+            near &= outlook.free
             if near.any():
                 return np.asarray(points.rows[_highest(promise, near)])
         return None

@@ -194,7 +194,7 @@ def test_where_a_parameter_is_absent_is_a_part_of_its_own(monkeypatch: pytest.Mo
         (candidate,) = searcher.ask(1)
         config = candidate.config
         searcher.tell(
-            candidate.id, Outcome("ok", (config.get("tile", 9) + (config["steps"] - 3) ** 2 / 9.0,))
+            candidate.id, Outcome("ok", (config.get("tile", 0) + (config["steps"] - 3) ** 2 / 9.0,))
         )
     parts = [tuple(record["part"]) for record in searcher.get_state()["algorithm"]["divided"]]
     assert (1, 4) in parts, "4 of 4 levels: absent"
