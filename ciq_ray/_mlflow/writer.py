@@ -30,7 +30,7 @@ QUEUE_SIZE: Final = 10_000
 _PROBE_S: Final = 1.0
 _LONGEST_PROBE_S: Final = 15.0
 _LAST_PROBES_S: Final = 3.0
-_FAREWELL_S: Final = 5.0
+_FAREWELL_S: Final = 10.0
 _TRIES: Final = 3
 """So often a record may find MLflow away although it answers in between; then others have their turn."""
 
