@@ -76,11 +76,6 @@ class _Outlook:
     improvement: Floats
     feasible: Floats
 
-    @property
-    def score(self) -> Floats:
-        """The acquisition at each point."""
-        return self.improvement + self.feasible
-
 
 class BayesianSearch(SpaceSearcher):
     """The sample-efficient searcher: a Gaussian process says what is worth evaluating.
@@ -238,7 +233,8 @@ class BayesianSearch(SpaceSearcher):
     def _choose(self, outlook: _Outlook) -> Matrix | None:
         """The row to propose next, ``None`` if all that may be proposed is known."""
         free, row = outlook.free, None
-        turn = self._next_turn(outlook.score[free])
+        score = outlook.improvement + outlook.feasible
+        turn = self._next_turn(score[free])
         if turn == "likely neighbour":
             row = self._neighbour(outlook, outlook.feasible - outlook.means)
         elif turn == "uncertain neighbour":
@@ -248,7 +244,7 @@ class BayesianSearch(SpaceSearcher):
         elif turn == "part":
             row = self._of_a_part(outlook)
         if row is None and free.any():
-            row = outlook.points.rows[_highest(outlook.score, free)]
+            row = outlook.points.rows[_highest(score, free)]
         return row
 
     def _next_turn(self, scores: Floats) -> str:

@@ -45,11 +45,12 @@ def first_within(history: list[tuple[float, float, int]], ms: float) -> tuple[fl
 
 def here(found: list[dict[str, Any]], name: str) -> float:
     """What a kernel's recorded optimum takes with the kernel that is searched, in ms, by their races."""
-    return statistics.median(
+    times = [
         one["best_ms"] / one["against_optimum"]["ratio"]
         for one in found
         if one["kernel"] == name and one["best_ms"] is not None
-    )
+    ]
+    return statistics.median(times) if times else float("nan")
 
 
 def seconds(value: float | None) -> str:
