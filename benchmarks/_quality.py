@@ -228,7 +228,7 @@ def draw(found: Mapping[int, Mapping[str, Found]], peers: Sequence[str]) -> Path
     }
     lines: dict[str, Any] = {}
     for axes, (batch, searchers) in zip(panels[0], found.items(), strict=True):
-        for searcher, what in searchers.items():
+        for searcher, what in reversed([*searchers.items()]):  # the first lies on top
             mean, error = what.curve()
             places = np.arange(1, len(mean) + 1)
             style, colour = "--" if searcher in peers else "-", colours[searcher]
@@ -239,7 +239,7 @@ def draw(found: Mapping[int, Mapping[str, Found]], peers: Sequence[str]) -> Path
         axes.axhline(0, color="#888888", linewidth=0.8, linestyle=":")
         axes.set_xlabel(f"evaluations, {batch} at once")
     panels[0][0].set_ylabel("score: 0 random search, 1 the optimum")
-    figure.legend(list(lines.values()), list(lines), frameon=False, loc="outside right center")
+    figure.legend([lines[name] for name in names], names, frameon=False, loc="outside right center")
     path = RESULTS / "quality.png"
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
