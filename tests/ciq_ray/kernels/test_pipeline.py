@@ -224,11 +224,15 @@ def test_an_interrupted_close_still_ends_what_was_started():
 
     worker = KernelWorker(Slow)
     worker.open(len)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        worker.close()
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.close()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     assert closed == [True]
 
 
