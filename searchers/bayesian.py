@@ -148,6 +148,10 @@ class BayesianSearch(SpaceSearcher):
         """The successes, in the order in which they came."""
         return [index for index in self._observed if self._succeeded(index)]
 
+    def _waiting(self) -> list[int]:
+        """What is being evaluated or about to be."""
+        return sorted({*self._pending, *self._ready})
+
     def _can_be_modelled(self) -> bool:
         """Whether there are successes enough, and they differ: a model of a constant likes corners best."""
         successes = (self._outcome(index) for index in self._observed if self._outcome(index).ok)
@@ -191,7 +195,7 @@ class BayesianSearch(SpaceSearcher):
         targets, noise = self._targets(passed)
         order = np.argsort(targets, kind="stable")
         best = self._rows_of([passed[i] for i in order[:_PARENTS]])
-        waiting = sorted({*self._pending, *self._ready})
+        waiting = self._waiting()
         points, new = self._points(best, waiting)
         objective = self._learn_objective(passed, targets, noise, points, new)
         feasible = self._feasible(points, new)
@@ -262,7 +266,7 @@ class BayesianSearch(SpaceSearcher):
             return None
         space = self._known_space()
         rows = self._rows_of(outlook.passed)
-        pending = self._rows_of(sorted({*self._pending, *self._ready}))
+        pending = self._rows_of(self._waiting())
         evidence = Evidence(
             states=space.encoding.states(rows, space.inactive(rows)),
             features=self._features(rows),

@@ -24,10 +24,9 @@ ALL = Clocks(1410, 1593, 500)
 UNDONE = ["power 650000 650000", "memory 0 0", "core 0 0"]
 
 HOLDER = """
-import os, signal, sys, time
+import os, sys, time
 from ciq_ray.gpu.devices import devices
 from ciq_ray.gpu.hold import Clocks, hold
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 pid, how = os.getpid(), sys.argv[1]
 try:
     with hold(devices()[0], Clocks(1410, 1593, 500), say=print) as held:
