@@ -31,9 +31,10 @@ pid, how = os.getpid(), sys.argv[1]
 try:
     with hold(devices()[0], Clocks(1410, 1593, 500), say=print) as held:
         child = None if how == "alone" else os.fork()
-        if child == 0:
-            sys.exit(3) if how == "unwind" else time.sleep(600)
-        print(held.clock_state, flush=True)
+        if child == 0 and how == "unwind":
+            sys.exit(3)
+        if child == 0 or how != "sleep":  # not before a child can be killed: at a fork signals get lost
+            print(held.clock_state, flush=True)
         if child:
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         time.sleep(600)
