@@ -5,6 +5,7 @@
     python -m benchmarks.quality                                what is missing of all, then the report
     python -m benchmarks.quality --searcher auto --jobs 2       what is missing of one
     python -m benchmarks.quality --report                       only the report, from the files there are
+    python -m benchmarks.quality --unseen --searcher auto       the landscapes by which nothing was set
 
 The score is that of ``docs/replay.md``. Every side gets the same budget: evaluations of valid
 configurations, failed ones included. The rules where the sides differ:
@@ -181,17 +182,20 @@ def tasks_of(
     ]
 
 
-def report() -> Result:
-    """The tables and claims that the files give."""
+def report(*, unseen: bool = False) -> Result:
+    """The tables and claims that the files give; of the unseen landscapes only the tables."""
     from benchmarks import _quality
 
-    landscapes = {name: landscape.load(name) for name in landscape.names()}
+    names = landscape.unseen() if unseen else landscape.names()
+    landscapes = {name: landscape.load(name) for name in names}
     found = {batch: _quality.load(landscapes, tuple(SEARCHERS), batch) for batch in BATCHES}
     rows = [row for batch in BATCHES for row in _quality.rows(found[batch], batch, len(landscapes))]
     aggregate = f"aggregate to {_quality.AGGREGATE}"
     header = ["searcher", "batch", "seeds", *map(str, _quality.BUDGETS), aggregate, "ms a suggestion"]
     places = _quality.by_landscape(found[1], list(landscapes), _quality.AGGREGATE)
     raw = {"by landscape at 200, batch 1": [["searcher", *landscapes], *places]}
+    if unseen:
+        return Result("quality_unseen", header, rows, raw=raw)
     if any(found.values()):
         _quality.draw({batch: searchers for batch, searchers in found.items() if searchers}, PEERS)
     return Result("quality", header, rows, _quality.claims(found[1], found[16], PEERS), raw)
@@ -220,7 +224,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.quality", description="Searchers and peers on recorded landscapes."
     )
     parser.add_argument("--searcher", action="append", choices=tuple(SEARCHERS), help="may be given again")
-    parser.add_argument("--landscape", action="append", choices=landscape.names(), help="may be given again")
+    every = [*landscape.names(), *landscape.unseen()]
+    parser.add_argument("--landscape", action="append", choices=every, help="may be given again")
+    parser.add_argument("--unseen", action="store_true", help="the landscapes by which nothing was set")
     parser.add_argument("--batch", action="append", type=int, choices=BATCHES, help="may be given again")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many; {SEEDS} by default")
     parser.add_argument("--jobs", type=int, default=1, help="processes; 1 by default")
@@ -231,11 +237,10 @@ def main(arguments: list[str] | None = None) -> int:
     failed = 0
     if not options.report:
         searchers = options.searcher or tuple(SEARCHERS)
-        tasks = tasks_of(
-            searchers, options.landscape or landscape.names(), options.batch or BATCHES, options.seeds
-        )
+        places = options.landscape or (landscape.unseen() if options.unseen else landscape.names())
+        tasks = tasks_of(searchers, places, options.batch or BATCHES, options.seeds)
         failed = measure(tasks, options.jobs)
-    found = report()
+    found = report(unseen=options.unseen)
     print(table(found.header, found.rows))
     print("\nby landscape at 200, batch 1\n")
     head, *lines = found.raw["by landscape at 200, batch 1"]

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu import unseen_kernels
 from benchmarks.gpu._common import (
     KERNELS,
     candidates,
@@ -37,6 +38,9 @@ from searchers.outcome import FAILURES, OK
 
 PARTS = {"ptx": ("ptx_spill_runtime", "RECORDED")}
 """Example and variable of each kernel whose space is a part of one that is too large."""
+
+UNSEEN = {"heat": "HEAT", "matrix_vector": "PRODUCT", "sgemm": "SGEMM"}
+"""Variable of each kernel of `benchmarks.gpu.unseen_kernels`."""
 
 Row = tuple[int, ...]
 
@@ -118,14 +122,17 @@ def summary(found: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    names = sorted([*KERNELS, *PARTS])
+    names = sorted([*KERNELS, *PARTS, *UNSEEN])
     parser = options(__doc__, output="the landscape, a CSV file")
     parser.add_argument("--kernel", required=True, choices=names)
     parser.add_argument("--seconds", type=float, help="for all of it (default: any)")
     arguments = parser.parse_args()
     if not arguments.output.parent.is_dir():
         parser.error(f"{arguments.output.parent} is no folder")  # said now, and not after all is timed
-    kernel = kernel_of(*PARTS.get(arguments.kernel, (arguments.kernel,)))
+    if arguments.kernel in UNSEEN:
+        kernel = getattr(unseen_kernels, UNSEEN[arguments.kernel])
+    else:
+        kernel = kernel_of(*PARTS.get(arguments.kernel, (arguments.kernel,)))
     device, configs = the_device(arguments), configs_of(kernel.space)
     print(f"{len(configs)} configurations on {device.name}, driver {device.driver}", flush=True)
     begun = time.monotonic()

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import _quality, landscape, quality
+from benchmarks import _quality, _report, landscape, quality
 from benchmarks.peers.meter import Meter, Spent
 from ciq_ray.landscape import Landscape
 
@@ -104,10 +104,30 @@ class TestFiles:
         assert behind.value == pytest.approx(0.05)
 
 
+def test_the_unseen_landscapes_have_a_report_of_their_own(results, tmp_path, monkeypatch, capsys):
+    def here(tasks, jobs):
+        for task in tasks:
+            quality.work_off(task)
+        return 0
+
+    monkeypatch.setattr(_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(quality, "measure", here)
+    command = ["--unseen", "--searcher", "random", "--seeds", "1", "--batch", "16"]
+    assert quality.main(command) == 0
+    assert {path.name for path in results.iterdir()} == {
+        f"random.{name}.batch16.json" for name in landscape.unseen()
+    }
+    assert [path.name for path in tmp_path.glob("*.*")] == ["quality_unseen.json"], "no picture, no claims"
+    out = capsys.readouterr().out
+    assert all(name in out for name in landscape.unseen())
+    assert "claimed" not in out
+
+
 def test_a_file_more_is_no_landscape_to_compare_on(tmp_path, monkeypatch):
     names = landscape.names()
     assert len(names) == 8
-    assert all((landscape.FOLDER / f"{name}.csv").is_file() for name in names)
+    assert not set(names) & set(landscape.unseen())
+    assert all((landscape.FOLDER / f"{name}.csv").is_file() for name in [*names, *landscape.unseen()])
     (tmp_path / "part.csv").write_text(LINE)
     monkeypatch.setattr(landscape, "FOLDER", tmp_path)
     assert landscape.names() == names

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import record
+from benchmarks import landscape
+from benchmarks.gpu import record, unseen_kernels
 from ciq_ray.landscape import Landscape
 from searchers.outcome import Outcome
 from tests.ciq_ray.kernels.device_kernel import DeviceKernel
@@ -75,3 +76,15 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_timed(run: Run, t
     with pytest.raises(SystemExit):
         run(DeviceKernel(), "--output", str(tmp_path / "none" / "found.csv"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "recorded"),
+    [("heat", "heat_256"), ("matrix_vector", "matrix_vector_8k"), ("sgemm", "sgemm_1k")],
+)
+def test_what_was_recorded_of_a_kernel_is_its_whole_space(kernel: str, recorded: str) -> None:
+    space = getattr(unseen_kernels, record.UNSEEN[kernel]).space
+    assert set(record.UNSEEN) == {"heat", "matrix_vector", "sgemm"}
+    found = landscape.load(recorded)
+    assert found.parameters == tuple(space.names)
+    assert found.keys == tuple(tuple(config.values()) for config in record.configs_of(space).values())
