@@ -1,4 +1,4 @@
-"""Time every configuration of an example's kernel, and write a landscape.
+"""Time every configuration of a kernel, one of the examples or of `unseen_kernels`, and write a landscape.
 
 The form of the file is that of ``docs/replay.md``, the order of its rows that of the space. They are timed in
 a random order, so that a card that gets warmer is no part of what a parameter does. What is not known after
