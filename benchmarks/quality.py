@@ -234,11 +234,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.seeds, options.jobs) < 1:
         parser.error("--seeds and --jobs must be at least 1")
+    places = landscape.unseen() if options.unseen else landscape.names()
+    others = [name for name in options.landscape or () if name not in places]
+    if others:
+        parser.error(f"--landscape {others[0]} goes {'without' if options.unseen else 'with'} --unseen")
     failed = 0
     if not options.report:
         searchers = options.searcher or tuple(SEARCHERS)
-        places = options.landscape or (landscape.unseen() if options.unseen else landscape.names())
-        tasks = tasks_of(searchers, places, options.batch or BATCHES, options.seeds)
+        tasks = tasks_of(searchers, options.landscape or places, options.batch or BATCHES, options.seeds)
         failed = measure(tasks, options.jobs)
     found = report(unseen=options.unseen)
     print(table(found.header, found.rows))

@@ -27,7 +27,7 @@ _HEAT = r"""
 constexpr int kPadded = POINTS + 2;
 constexpr int kPlane = kPadded * kPadded;
 
-// old is (POINTS + 2)^3, new is POINTS^3; a thread makes TX columns, BX apart, of TZ planes.
+// old is (POINTS + 2)^3, result is POINTS^3; a thread makes TX columns, BX apart, of TZ planes.
 extern "C" __global__ void heat(const float *__restrict__ old, float *__restrict__ result) {
     const int x0 = blockIdx.x * BX * TX + threadIdx.x;
     const int y = blockIdx.y * BY + threadIdx.y;

@@ -123,6 +123,20 @@ def test_the_unseen_landscapes_have_a_report_of_their_own(results, tmp_path, mon
     assert "claimed" not in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--landscape", "sgemm_1k"], "--landscape sgemm_1k goes with --unseen"),
+        (["--unseen", "--landscape", "conv_17"], "--landscape conv_17 goes without --unseen"),
+    ],
+)
+def test_a_landscape_of_the_other_report(results, arguments, says, capsys):
+    with pytest.raises(SystemExit):
+        quality.main(arguments)
+    assert says in capsys.readouterr().err
+    assert not results.exists()
+
+
 def test_a_file_more_is_no_landscape_to_compare_on(tmp_path, monkeypatch):
     names = landscape.names()
     assert len(names) == 8
