@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu import unseen_kernels
 from benchmarks.gpu._common import (
     KERNELS,
     candidates,
@@ -32,15 +31,13 @@ from benchmarks.gpu._common import (
     search,
     the_device,
 )
+from benchmarks.gpu.unseen_kernels import KERNELS as UNSEEN
 from ciq_ray._files import write_atomic
 from ciq_ray.landscape import MEASURED
 from searchers.outcome import FAILURES, OK
 
 PARTS = {"ptx": ("ptx_spill_runtime", "RECORDED")}
 """Example and variable of each kernel whose space is a part of one that is too large."""
-
-UNSEEN = {"heat": "HEAT", "matrix_vector": "PRODUCT", "sgemm": "SGEMM"}
-"""Variable of each kernel of `benchmarks.gpu.unseen_kernels`."""
 
 Row = tuple[int, ...]
 
@@ -130,7 +127,7 @@ def main() -> int:
     if not arguments.output.parent.is_dir():
         parser.error(f"{arguments.output.parent} is no folder")  # said now, and not after all is timed
     if arguments.kernel in UNSEEN:
-        kernel = getattr(unseen_kernels, UNSEEN[arguments.kernel])
+        kernel = UNSEEN[arguments.kernel]
     else:
         kernel = kernel_of(*PARTS.get(arguments.kernel, (arguments.kernel,)))
     device, configs = the_device(arguments), configs_of(kernel.space)

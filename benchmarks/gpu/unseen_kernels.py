@@ -294,3 +294,6 @@ SGEMM = CudaKernel(
     rtol=1e-3,
     atol=1e-2,
 )
+
+KERNELS = {"heat": HEAT, "matrix_vector": PRODUCT, "sgemm": SGEMM}
+"""By the names that `benchmarks.gpu.record` takes."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import landscape
-from benchmarks.gpu import record, unseen_kernels
+from benchmarks.gpu import record
 from ciq_ray.landscape import Landscape
 from searchers.outcome import Outcome
 from tests.ciq_ray.kernels.device_kernel import DeviceKernel
@@ -83,7 +83,7 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_timed(run: Run, t
     [("heat", "heat_256"), ("matrix_vector", "matrix_vector_8k"), ("sgemm", "sgemm_1k")],
 )
 def test_what_was_recorded_of_a_kernel_is_its_whole_space(kernel: str, recorded: str) -> None:
-    space = getattr(unseen_kernels, record.UNSEEN[kernel]).space
+    space = record.UNSEEN[kernel].space
     assert set(record.UNSEEN) == {"heat", "matrix_vector", "sgemm"}
     found = landscape.load(recorded)
     assert found.parameters == tuple(space.names)
