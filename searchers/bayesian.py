@@ -184,8 +184,10 @@ class BayesianSearch(SpaceSearcher):
         missing = self.initial_population - len(self._trials)
         if missing > 0:
             n -= len(self._admit_random(min(n, missing), seed_share=effort.SEED_SHARE))
-        if n > 0 and not self._can_be_modelled():
-            n -= len(self._admit_random(n))
+        if not self._can_be_modelled():
+            if n > 0:
+                self._admit_random(n)
+            return
         while n > 0 and not self._exhausted:
             n -= self._propose_by_model(n)
 

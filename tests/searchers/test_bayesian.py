@@ -17,6 +17,7 @@ from searchers import (
     BayesianSearch,
     Boolean,
     Choice,
+    Literal,
     Outcome,
     Permutation,
     RandomSearch,
@@ -226,6 +227,18 @@ def test_one_configuration() -> None:
     searcher = BayesianSearch(Space({"x": Range(5, 5)}), seed=1)
     assert len(searcher.ask(3)) == 1
     assert searcher.finished
+
+
+@pytest.mark.parametrize("name", ["bayesian", "auto"])
+def test_a_space_of_which_drawing_finds_little(name: str) -> None:
+    """Nearly always all flags are absent: fewer are proposed than were asked for, and that is no error."""
+    flags = Space({f"f{i}": Literal(f"-f{i}", knockout_prob=0.9999) for i in range(40)})
+    searcher = create(name, flags, metric="time", seed=1)
+    candidates = searcher.ask(16)
+    assert 0 < len(candidates) < 16
+    for candidate in candidates:
+        searcher.tell(candidate.id, Outcome("run_error"))
+    assert len(searcher.ask(16)) < 16
 
 
 def test_an_enumerated_space_makes_no_difference() -> None:
