@@ -41,6 +41,7 @@ from typing import Any, Final
 
 from benchmarks import landscape
 from benchmarks._report import Result, table
+from ciq_ray.gpu.orphans import die_with_parent
 from ciq_ray.landscape import Landscape
 
 __all__ = ["PEERS", "SEARCHERS", "main", "run"]
@@ -153,7 +154,13 @@ def measure(tasks: Sequence[Work], jobs: int) -> int:
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     failed = 0
     begun = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        # else they go on after this process was killed, and write what they find beside a later run
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as pool:
         running = {pool.submit(work_off, task): task for task in tasks}
         for number, future in enumerate(as_completed(running), 1):
             task = running[future]

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import _quality, _report, landscape, quality
@@ -159,6 +166,34 @@ def test_a_failure_is_reported_and_the_rest_goes_on(results, capfd, monkeypatch)
     tasks = [quality.Work("random", "no such landscape", 1, (0,))]
     assert quality.measure(tasks, jobs=1) == 1
     assert "random on no such landscape, batch 1 FAILED" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at the parent's death is Linux's")
+def test_a_killed_run_leaves_no_process_that_writes(tmp_path):
+    root = Path(quality.__file__).parents[1]
+    shutil.copytree(
+        root / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results", "gpu")
+    )
+    arguments = ["--searcher", "auto", "--landscape", "matmul_4096", "--seeds", "1000", "--jobs", "1"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.quality", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("benchmarks/results/quality/auto.*.json")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline, "no seed was done"
+            time.sleep(0.1)
+        workers = psutil.Process(run.pid).children(recursive=True)
+    finally:
+        run.kill()
+        run.wait()
+    assert workers
+    _, left = psutil.wait_procs(workers, timeout=20)
+    assert not left
 
 
 @pytest.mark.filterwarnings("ignore")
