@@ -26,7 +26,7 @@ _CHEAP_S = 0.02
 _RECENT = 32
 """... in the median of the last successes that say what they took."""
 _MODEL_FIRST = 200
-"""Proposals of the model whatever evaluations cost: together they cost about a second."""
+"""Proposals of the model whatever evaluations cost: together they cost some seconds."""
 _MODEL_BUDGET = 1000
 _MODEL_EVERY = 8
 _SURVIVORS = 64

@@ -80,13 +80,13 @@ class _Outlook:
 class BayesianSearch(SpaceSearcher):
     """The sample-efficient searcher: a Gaussian process says what is worth evaluating.
 
-    After a few random candidates, a Gaussian process (Matérn 5/2, a length scale for each parameter; see
-    `searchers.gaussian_process`) is fitted to the losses, warped so that differences near the best count most
-    (`searchers.acquisition.warped`). Proposed is the configuration with the largest expected improvement,
-    times the fourth power of the probability of success that a second process, fitted to what failed and what
-    did not, gives it.
-    All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and offspring of the
-    best and random ones.
+    After a few random candidates, a Gaussian process is fitted to the losses, warped so that differences near
+    the best count most (`searchers.acquisition.warped`). Its kernel (`searchers.kernel`) has a length scale
+    for each parameter, and up to 32 features a part that adds up what each does by itself; how large that
+    part is, is fitted too. Proposed is the configuration with the largest expected improvement, times the
+    fourth power of the probability of success that a second process, fitted to what failed and what did not,
+    gives it. All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and
+    offspring of the best and random ones.
 
     When the expected improvement becomes negligible, proposals come from models of parts of the space
     (`searchers.divided`, up to 32 features), and every other is an unknown neighbour of the best
@@ -111,7 +111,7 @@ class BayesianSearch(SpaceSearcher):
         OptionError: An argument has a value it cannot have.
     """
 
-    _needs: ClassVar[tuple[str, ...]] = ("scipy.linalg", "scipy.optimize", "scipy.special")
+    _needs: ClassVar[tuple[str, ...]] = ("scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special")
 
     def __init__(
         self,
@@ -322,7 +322,7 @@ class BayesianSearch(SpaceSearcher):
         if self._objective is None:
             self._objective = Surrogate(self._features.n_features)
         features = self._features(self._rows_of(passed))
-        self._objective.learn(features, targets, noise, points.features, new_grid=new)
+        self._objective.learn(features, targets, noise, points.grid, new_grid=new)
         return self._objective
 
     def _feasible(self, points: Points, new: bool) -> Floats:
@@ -333,7 +333,7 @@ class BayesianSearch(SpaceSearcher):
         if self._feasibility is None:
             self._feasibility = Surrogate(self._features.n_features)
         features, mean = self._features(self._rows_of(self._observed)), labels.mean()
-        self._feasibility.learn(features, labels - mean, np.zeros(len(labels)), points.features, new_grid=new)
+        self._feasibility.learn(features, labels - mean, np.zeros(len(labels)), points.grid, new_grid=new)
         means, squares = self._feasibility.predict(labels - mean)
         return log_feasible(means + mean, self._feasibility.deviations(squares))
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from searchers.acquisition import DIGITS, highest, log_expected_improvement
-from searchers.errors import StateError
 from searchers.gaussian_process import Floats, Hyperparameters, Posterior, fit
+from searchers.kernel import Grid
 from searchers.points import Points
 from searchers.state import whole
 
@@ -97,13 +97,13 @@ class DividedModel:
             parameter, level = parts[index]
             left = np.flatnonzero(free & (points.states[:, parameter] == level))
             if len(left):
-                scores = self._scores(parts[index], evidence, start, points.features[left]) + bonus[left]
+                scores = self._scores(parts[index], evidence, start, points.grid.part(left)) + bonus[left]
                 top = highest(scores)
                 found.append((round(float(scores[top]), DIGITS), -int(left[top])))  # the first of equal ones
         return -max(found)[1] if found else None
 
     def _scores(
-        self, part: tuple[int, int], evidence: Evidence, start: Hyperparameters, grid: Floats
+        self, part: tuple[int, int], evidence: Evidence, start: Hyperparameters, grid: Grid
     ) -> Floats:
         """Logarithm of the expected improvement of each point of a part."""
         parameter, level = part
@@ -133,10 +133,7 @@ class DividedModel:
 
     def state(self) -> list[dict[str, Any]]:
         """JSON data."""
-        return [
-            {"part": list(part), "log_scales": list(fitted.log_scales), "log_noise": fitted.log_noise, "n": n}
-            for part, (fitted, n) in self._fits.items()
-        ]
+        return [{"part": list(part), "n": n, **fitted.state()} for part, (fitted, n) in self._fits.items()]
 
     def load(self, state: list[dict[str, Any]], n_features: int) -> None:
         """The inverse of `state`.
@@ -147,11 +144,7 @@ class DividedModel:
         self._fits.clear()
         for record in state:
             parameter, level = (whole("part", number) for number in record["part"])
-            scales = [float(scale) for scale in record["log_scales"]]
-            noise = float(record["log_noise"])
-            if len(scales) != n_features or not np.isfinite([*scales, noise]).all():
-                raise StateError(f"`log_scales` is {scales}; it must be a finite number for each feature")
-            self._fits[parameter, level] = (Hyperparameters(tuple(scales), noise), whole("n", record["n"]))
+            self._fits[parameter, level] = (Hyperparameters.load(record, n_features), whole("n", record["n"]))
 
 
 def _parts(states: States) -> list[tuple[int, int]]:

@@ -1,24 +1,24 @@
 """Gaussian-process regression on the features of a space, kept up to date one observation at a time.
 
-The kernel is Matérn 5/2 with a length scale for each feature (Rasmussen and Williams, "Gaussian Processes
-for Machine Learning", 2006, chapters 2, 4 and 5). The signal's variance is profiled out of the likelihood,
-so that the hyper-parameters are the length scales and the ratio of noise to signal.
+After Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5; the kernel
+is that of `searchers.kernel`. The signal's variance is profiled out of the likelihood, so that the
+hyper-parameters are the length scales, the ratio of noise to signal, and the share of the additive part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from searchers.errors import StateError
+from searchers.kernel import Floats, Gram, Grid, ScaledGrid, covariances
 
 __all__ = ["Floats", "Hyperparameters", "Posterior", "fit"]
-
-Floats = npt.NDArray[np.float64]
 
 NOISE_FLOOR = 1e-5
 """Least ratio of noise to signal variance: what keeps the matrix well conditioned."""
@@ -28,9 +28,13 @@ _SCALE_PRIOR = (0.3, 0.7)
 """Mean and standard deviation of the logarithm of a length scale, on features between 0 and 1. Without a
 lower bound a parameter of many levels is now and then taken for white noise, and tried level by level."""
 _NOISE_PRIOR = (math.log(1e-2), 2.0)
-_NOISE_BOUNDS = (-12.0, math.log(0.1))
+_NOISE_BOUNDS = (-12.0, -2.3025850929940455)  # of 0.1
 """A landscape that jumps from one configuration to the next looks like noise, and a model that takes it for
 noise has learnt all there is after twenty evaluations. Real noise is told with each label."""
+_ODDS_PRIOR, _ODDS_BOUNDS = (0.0, 1.5), (-5.0, 5.0)
+"""Of the logarithm of the odds of the additive part ..."""
+MOST_ADDITIVE = 32
+"""... which there is with so many features at most: with more it would cost more than all the rest."""
 _LEAST_VARIANCE = 1e-8
 _GROWTH, _LEAST_CAPACITY = 2, 32
 
@@ -42,15 +46,40 @@ class Hyperparameters:
     Attributes:
         log_scales: Logarithm of the length scale of each feature, shape (n_features,).
         log_noise: Logarithm of the ratio of noise variance to signal variance.
+        log_odds: Logarithm of the odds of the additive part of the kernel.
     """
 
     log_scales: tuple[float, ...]
     log_noise: float
+    log_odds: float
 
     @classmethod
     def initial(cls, n_features: int) -> Hyperparameters:
         """Where the first fit starts: at the modes of the priors."""
-        return cls((_SCALE_PRIOR[0],) * n_features, _NOISE_PRIOR[0])
+        return cls((_SCALE_PRIOR[0],) * n_features, _NOISE_PRIOR[0], _ODDS_PRIOR[0])
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any], n_features: int) -> Hyperparameters:
+        """The inverse of `state`.
+
+        Raises:
+            StateError: `state` is damaged.
+        """
+        scales = [float(scale) for scale in state["log_scales"]]
+        noise, odds = float(state["log_noise"]), float(state["log_odds"])
+        bounded = ((scales, _SCALE_BOUNDS), ([noise], _NOISE_BOUNDS), ([odds], _ODDS_BOUNDS))
+        if len(scales) != n_features or not all(
+            low <= number <= high for numbers, (low, high) in bounded for number in numbers
+        ):
+            raise StateError(
+                f"`log_scales` is {scales}, `log_noise` {noise} and `log_odds` {odds}; the first must be "
+                f"{n_features} numbers in {_SCALE_BOUNDS}, the others in {_NOISE_BOUNDS} and {_ODDS_BOUNDS}"
+            )
+        return cls(tuple(scales), noise, odds)
+
+    def state(self) -> dict[str, Any]:
+        """JSON data."""
+        return {"log_scales": list(self.log_scales), "log_noise": self.log_noise, "log_odds": self.log_odds}
 
     @property
     def weights(self) -> Floats:
@@ -61,6 +90,15 @@ class Hyperparameters:
     def noise(self) -> float:
         """Ratio of noise variance to signal variance."""
         return math.exp(self.log_noise) + NOISE_FLOOR
+
+    @property
+    def share(self) -> float:
+        """Of the additive part of the kernel, between 0 and 1."""
+        return _share(self.log_odds, len(self.log_scales))
+
+
+def _share(log_odds: float, n_features: int) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds)) if n_features <= MOST_ADDITIVE else 0.0
 
 
 def fit(features: Floats, targets: Floats, start: Hyperparameters, extra_noise: Floats) -> Hyperparameters:
@@ -74,29 +112,29 @@ def fit(features: Floats, targets: Floats, start: Hyperparameters, extra_noise: 
     """
     from scipy.optimize import minimize
 
+    bounds = [_SCALE_BOUNDS] * features.shape[1] + [_NOISE_BOUNDS, _ODDS_BOUNDS]
     found = minimize(
         _negative_log_posterior,
-        np.array([*start.log_scales, start.log_noise]),
-        args=(features, targets, extra_noise),
+        np.array([*start.log_scales, start.log_noise, start.log_odds]),
+        args=(Gram(features), targets, extra_noise),
         jac=True,
         method="L-BFGS-B",
-        bounds=[_SCALE_BOUNDS] * features.shape[1] + [_NOISE_BOUNDS],
+        bounds=bounds,
         options={"maxiter": _ITERATIONS},
     )
-    *scales, noise = found.x.tolist()
-    return Hyperparameters(tuple(scales), noise)
+    *scales, noise, odds = found.x.tolist()
+    return Hyperparameters(tuple(scales), noise, odds)
 
 
 def _negative_log_posterior(
-    theta: Floats, features: Floats, targets: Floats, extra_noise: Floats
+    theta: Floats, gram: Gram, targets: Floats, extra_noise: Floats
 ) -> tuple[float, Floats]:
     from scipy.linalg import lapack
 
     n = len(targets)
-    log_scales, log_noise = theta[:-1], theta[-1]
-    scaled = features * np.exp(-log_scales)
-    kernel, slope = _matern_and_slope(_squared_distances(scaled, scaled))
-    kernel[np.diag_indices(n)] += math.exp(log_noise) + NOISE_FLOOR + extra_noise
+    noise, share = math.exp(theta[-2]), _share(theta[-1], len(theta) - 2)
+    kernel = gram.at(theta[:-2], share)
+    kernel[np.diag_indices(n)] += noise + NOISE_FLOOR + extra_noise
     factor, failed = lapack.dpotrf(kernel, lower=1, overwrite_a=1, clean=1)
     if failed:
         return 1e10, np.zeros_like(theta)
@@ -105,44 +143,15 @@ def _negative_log_posterior(
     solved = inverse @ targets
     signal = max(float(targets @ solved) / n, 1e-12)
     value = 0.5 * n * math.log(signal) + float(np.log(np.diag(factor)).sum())
-    # d value / d kernel, then through the squared distance of each feature
-    outer = 0.5 * (inverse - np.outer(solved, solved) / signal)
-    through = slope * outer
-    by_scale = 2.0 * (through.sum(0) @ scaled**2 - ((through @ scaled) * scaled).sum(0))
-    gradient = np.empty_like(theta)
-    gradient[:-1] = -2.0 * by_scale
-    gradient[-1] = np.trace(outer) * math.exp(log_noise)
-    for part, (mean, deviation) in ((slice(0, -1), _SCALE_PRIOR), (slice(-1, None), _NOISE_PRIOR)):
+    outer = 0.5 * (inverse - np.outer(solved, solved) / signal)  # d value / d kernel
+    by_scales, by_share = gram.gradient(outer)
+    gradient = np.array([*by_scales, np.trace(outer) * noise, by_share * share * (1.0 - share)])
+    priors = ((slice(0, -2), _SCALE_PRIOR), (-2, _NOISE_PRIOR), (-1, _ODDS_PRIOR))
+    for part, (mean, deviation) in priors:
         away = (theta[part] - mean) / deviation
         value += 0.5 * float((away**2).sum())
         gradient[part] += away / deviation
     return value, gradient
-
-
-def _squared_distances(left: Any, right: Any, right_squares: Any = None) -> Any:
-    distances = left @ right.T
-    distances *= -2.0
-    distances += (left * left).sum(1)[:, None]
-    distances += ((right * right).sum(1) if right_squares is None else right_squares)[None, :]
-    return np.maximum(distances, 0.0, out=distances)
-
-
-def _matern(squared: Any) -> Any:
-    """Matérn 5/2 of squared distances, in their place."""
-    root = np.sqrt(squared * 5.0)
-    squared *= 5.0 / 3.0
-    squared += 1.0
-    squared += root
-    np.negative(root, out=root)
-    squared *= np.exp(root, out=root)
-    return squared
-
-
-def _matern_and_slope(squared: Floats) -> tuple[Floats, Floats]:
-    """Matérn 5/2 and its derivative with respect to the squared distance."""
-    root = np.sqrt(5.0 * squared)
-    decay = np.exp(-root)
-    return (1.0 + root + root * root / 3.0) * decay, (-5.0 / 6.0) * (1.0 + root) * decay
 
 
 class Posterior:
@@ -151,21 +160,20 @@ class Posterior:
     Adding an observation costs O(N n); replacing all targets O(n^2), since only the means depend on them.
 
     Args:
-        grid: Features of the N points, shape (N, n_features).
+        grid: The N points.
         hyperparameters: As fitted.
 
     Attributes:
         n: Number of observations.
     """
 
-    def __init__(self, grid: Floats, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, grid: Grid, hyperparameters: Hyperparameters) -> None:
         self.n = 0
         self._weights = hyperparameters.weights
         self._noise = hyperparameters.noise
-        # single precision where the noise is far above what it loses; the factor is in double
-        self._grid = (grid * self._weights).astype(np.float32)
-        self._grid_squares = (self._grid * self._grid).sum(1)
-        self._observed = np.empty((0, grid.shape[1]))
+        self._share = hyperparameters.share
+        self._grid = ScaledGrid(grid, self._weights, self._share)
+        self._observed = np.empty((0, grid.features.shape[1]))
         self._own_noise = np.empty(0)
         self._factor = np.empty((0, 0))
         self._whitened = np.empty((0, len(grid)), dtype=np.float32)
@@ -183,11 +191,11 @@ class Posterior:
         k, n = len(features), self.n
         self._reserve(n + k)
         new = features * self._weights
-        own = _matern(_squared_distances(new, new))
+        own = covariances(new, new, self._share)
         own[np.diag_indices(k)] = 1.0 + self._noise + extra_noise
-        rows = _matern(_squared_distances(new.astype(np.float32), self._grid, self._grid_squares))
+        rows = self._grid.covariances(new)
         if n:
-            cross = _matern(_squared_distances(self._observed[:n], new))
+            cross = covariances(self._observed[:n], new, self._share)
             lower = blas.dtrsm(1.0, self._factor[:n, :n], cross, lower=1).T
             self._factor[n : n + k, :n] = lower
             own -= lower @ lower.T

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from searchers.encoding import Matrix
 from searchers.features import Features
-from searchers.gaussian_process import Floats
+from searchers.kernel import Grid
 from searchers.moves import Moves
 from searchers.offspring import offspring
 from searchers.space import Space
@@ -37,12 +37,12 @@ class Points:
 
     Attributes:
         rows: As given.
-        features: Of each row, shape (n, n_features).
+        grid: The features of each row.
     """
 
     def __init__(self, space: Space, rows: Matrix, features: Features) -> None:
         self.rows = rows
-        self.features: Floats = features(rows)
+        self.grid = Grid(features(rows))
         self._space = space
         keys = space.keys(rows)
         self._order = np.argsort(keys, kind="stable")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from searchers.errors import StateError
 from searchers.gaussian_process import Floats, Hyperparameters, Posterior, fit
+from searchers.kernel import Grid
 from searchers.state import positions, whole
 
 __all__ = ["Surrogate"]
@@ -46,9 +47,7 @@ class Surrogate:
         self._noise: list[float] = []
         self._posterior: Posterior | None = None
 
-    def learn(
-        self, features: Floats, targets: Floats, noise: Floats, grid: Floats, *, new_grid: bool
-    ) -> None:
+    def learn(self, features: Floats, targets: Floats, noise: Floats, grid: Grid, *, new_grid: bool) -> None:
         """Take in all observations of the search that are not known yet.
 
         Args:
@@ -56,7 +55,7 @@ class Surrogate:
             targets: Their targets, less is better, shape (n,); those of known ones may have changed.
             noise: Known variance of each target, shape (n,); of those that are known already it is looked at
                 only when the model is fitted anew.
-            grid: Features of the points to predict at.
+            grid: The points to predict at.
             new_grid: Whether `grid` is another one than at the last call.
         """
         n = len(features)
@@ -134,8 +133,7 @@ class Surrogate:
     def state(self) -> dict[str, Any]:
         """JSON data."""
         return {
-            "log_scales": list(self._hyperparameters.log_scales),
-            "log_noise": self._hyperparameters.log_noise,
+            **self._hyperparameters.state(),
             "fitted_at": self._fitted_at,
             "members": self._members,
             "noise": list(self._noise),
@@ -147,10 +145,7 @@ class Surrogate:
         Raises:
             StateError: `state` is damaged.
         """
-        scales = [float(scale) for scale in state["log_scales"]]
-        if len(scales) != len(self._hyperparameters.log_scales) or not np.isfinite(scales).all():
-            raise StateError(f"`log_scales` is {scales}; it must be a finite number for each feature")
-        self._hyperparameters = Hyperparameters(tuple(scales), float(state["log_noise"]))
+        self._hyperparameters = Hyperparameters.load(state, len(self._hyperparameters.log_scales))
         self._fitted_at = None if state["fitted_at"] is None else whole("fitted_at", state["fitted_at"], n)
         self._members = positions("members", state["members"], n, once=True)
         self._noise = [float(variance) for variance in state["noise"]]

@@ -27,6 +27,7 @@ from searchers import (
 )
 from searchers import SpaceSearcher as Searcher
 from searchers.outcome import Candidate
+from searchers.surrogate import Surrogate
 
 Label = Callable[[Candidate], Outcome]
 
@@ -78,28 +79,28 @@ def test_avoids_the_half_that_fails(seed: int) -> None:
     assert likely[~fails].mean() > 0.8
 
 
-def test_a_batch_is_spread() -> None:
-    """What is pending is taken into account: neither alike nor all in one place."""
-    searcher = BayesianSearch(smooth(), seed=3)
-    run(searcher, bowl, 15)
-    batch = np.array([candidate.row for candidate in searcher.ask(16)])
-    assert len(np.unique(batch, axis=0)) == 16
-    assert np.ptp(batch[:, 0]) >= 10
-    assert np.ptp(batch[:, 1]) >= 10
+class TestPending:
+    """What is pending is taken to do what is expected of it, so that others keep away."""
 
+    @staticmethod
+    def to_the_nearest(rows: list[tuple[int, ...]]) -> float:
+        """Mean distance of each to the nearest other in the two numbers, where the third is the same."""
+        points = np.array(rows) * (1.0, 1.0, 1000.0)
+        distances = np.abs(points[:, None] - points).max(2) + 1e9 * np.eye(len(points))
+        return float(distances.min(1).clip(max=60).mean())
 
-def test_pending_candidates_count() -> None:
-    """After a candidate that is pending, another one is proposed than after one that came to nothing new."""
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("together", [8, 1])
+    def test_it_spreads_a_batch(self, seed: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        def asked() -> list[tuple[int, ...]]:
+            searcher = BayesianSearch(smooth(), seed=seed)
+            run(searcher, bowl, 15)
+            return [candidate.row for _ in range(8 // together) for candidate in searcher.ask(together)]
 
-    def after(pending: bool) -> tuple[int, ...]:
-        searcher = BayesianSearch(smooth(), seed=3)
-        run(searcher, bowl, 15)
-        if pending:
-            searcher.ask(4)
-        return searcher.ask(1)[0].row
-
-    waiting, idle = np.array(after(True)), np.array(after(False))
-    assert np.abs(waiting - idle)[:2].max() > 1
+        spread = asked()
+        assert len(set(spread)) == 8
+        monkeypatch.setattr(Surrogate, "imagine", lambda self, features: None)
+        assert self.to_the_nearest(spread) > 2 * self.to_the_nearest(asked())
 
 
 def test_outcomes_that_come_late_are_learnt_from() -> None:

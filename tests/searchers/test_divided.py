@@ -17,6 +17,7 @@ from searchers.divided import DividedModel, Evidence
 from searchers.encoding import Matrix
 from searchers.features import Features
 from searchers.gaussian_process import Floats, Hyperparameters
+from searchers.kernel import Grid
 from searchers.points import Points
 from searchers.surrogate import Surrogate
 
@@ -85,7 +86,7 @@ def test_what_is_bad_at_one_level_may_be_good_at_another() -> None:
     assert chosen(DividedModel(), known) == [15, 5, 0]
 
     whole, points = Surrogate(FEATURES.n_features), Points(SPACE, everything(), FEATURES)
-    whole.learn(known.features, known.targets, known.noise, points.features, new_grid=True)
+    whole.learn(known.features, known.targets, known.noise, points.grid, new_grid=True)
     means, squares = whole.predict(known.targets)
     score = log_expected_improvement(means, whole.deviations(squares), known.incumbent)
     assert points.rows[highest(score)][0] <= 8, "the model of the whole space would not look there"
@@ -93,7 +94,7 @@ def test_what_is_bad_at_one_level_may_be_good_at_another() -> None:
 
 def test_nothing_is_to_be_found_where_something_is_pending() -> None:
     """It is taken to do what is expected of it, which here is little."""
-    known, grid = small_tiles_and_limited_ones(90), FEATURES(everything())
+    known, grid = small_tiles_and_limited_ones(90), Grid(FEATURES(everything()))
     pending = np.array([[15, 15, 0]], dtype=np.int32)
     alone = DividedModel()._scores((2, 0), evidence(known), START, grid)
     crowded = DividedModel()._scores((2, 0), evidence(known, pending), START, grid)
@@ -138,13 +139,20 @@ def test_restored_it_goes_on_alike() -> None:
         ("log_scales", [0.0]),
         ("log_scales", [0.0, math.nan, 0.0]),
         ("log_noise", math.inf),
+        ("log_odds", math.nan),
         ("n", -1),
         ("part", [0, -1]),
         ("part", [0.5, 1]),
     ],
 )
 def test_a_damaged_state_is_refused(name: str, value: Any) -> None:
-    good = {"part": [0, 1], "log_scales": [0.0] * FEATURES.n_features, "log_noise": -4.0, "n": 12}
+    good = {
+        "part": [0, 1],
+        "log_scales": [0.0] * FEATURES.n_features,
+        "log_noise": -4.0,
+        "log_odds": 0.0,
+        "n": 12,
+    }
     DividedModel().load([good], FEATURES.n_features)
     with pytest.raises(StateError):
         DividedModel().load([{**good, name: value}], FEATURES.n_features)

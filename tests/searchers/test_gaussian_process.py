@@ -6,27 +6,41 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from searchers.gaussian_process import Floats, Hyperparameters, Posterior, _negative_log_posterior, fit
+from searchers.gaussian_process import (
+    MOST_ADDITIVE,
+    Hyperparameters,
+    Posterior,
+    _negative_log_posterior,
+    fit,
+)
+from searchers.kernel import Floats, Gram, Grid
 
 RNG = np.random.default_rng(5)
 OBSERVED, GRID = RNG.random((25, 3)), RNG.random((40, 3))
 TARGETS = np.sin(4 * OBSERVED[:, 0]) + OBSERVED[:, 1] - 1.0
 EXTRA = np.where(np.arange(25) % 3, 0.0, 0.2)
-FITTED = Hyperparameters((-0.5, 0.3, 1.0), -4.0)
+FITTED = Hyperparameters((-0.5, 0.3, 1.0), -4.0, -0.4)
 
 
 def matern(left: Floats, right: Floats) -> Floats:
-    scales = np.exp(np.array(FITTED.log_scales))
-    root = np.sqrt(5.0) * cdist(left / scales, right / scales)
+    root = np.sqrt(5.0) * cdist(left, right)
     return np.asarray((1.0 + root + root**2 / 3.0) * np.exp(-root))
 
 
+def kernel(left: Floats, right: Floats) -> Floats:
+    scales = np.exp(np.array(FITTED.log_scales))
+    left, right = left / scales, right / scales
+    alone = [matern(left[:, [j]], right[:, [j]]) for j in range(3)]
+    share = 1.0 / (1.0 + np.exp(0.4))
+    return np.asarray((1.0 - share) * matern(left, right) + share * np.mean(alone, axis=0))
+
+
 def noisy() -> Floats:
-    return matern(OBSERVED, OBSERVED) + np.diag(FITTED.noise + EXTRA)
+    return kernel(OBSERVED, OBSERVED) + np.diag(FITTED.noise + EXTRA)
 
 
 def added(*parts: slice) -> Posterior:
-    posterior = Posterior(GRID, FITTED)
+    posterior = Posterior(Grid(GRID), FITTED)
     for part in parts:
         posterior.add(OBSERVED[part], EXTRA[part])
     return posterior
@@ -36,15 +50,19 @@ def one_by_one() -> Posterior:
     return added(*(slice(i, i + 1) for i in range(25)))
 
 
-@pytest.mark.parametrize("log_noise", [-9.0, -2.0])
-def test_gradient_is_that_of_finite_differences(log_noise: float) -> None:
-    theta = np.array([-0.7, 0.2, 1.1, log_noise])
-    _, gradient = _negative_log_posterior(theta, OBSERVED, TARGETS, EXTRA)
-    for i in range(4):
-        step = np.eye(4)[i] * 1e-5
-        above, _ = _negative_log_posterior(theta + step, OBSERVED, TARGETS, EXTRA)
-        below, _ = _negative_log_posterior(theta - step, OBSERVED, TARGETS, EXTRA)
-        assert gradient[i] == pytest.approx((above - below) / 2e-5, rel=1e-4, abs=1e-4)
+@pytest.mark.parametrize(("log_noise", "log_odds"), [(-9.0, 0.6), (-2.0, -3.0)])
+def test_gradient_is_that_of_finite_differences(log_noise: float, log_odds: float) -> None:
+    observed = OBSERVED.round(1)  # so that some have values in common
+    theta = np.array([-0.7, 0.2, 1.1, log_noise, log_odds])
+
+    def value(at: Floats) -> tuple[float, Floats]:
+        return _negative_log_posterior(at, Gram(observed), TARGETS, EXTRA)
+
+    _, gradient = value(theta)
+    for i in range(5):
+        step = np.eye(5)[i] * 1e-5
+        difference = (value(theta + step)[0] - value(theta - step)[0]) / 2e-5
+        assert gradient[i] == pytest.approx(difference, rel=1e-4, abs=1e-4)
 
 
 def test_fit_finds_what_matters() -> None:
@@ -56,6 +74,28 @@ def test_fit_finds_what_matters() -> None:
     assert fit(OBSERVED, noise, Hyperparameters.initial(3), np.zeros(25)).log_noise > found.log_noise
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_finds_whether_features_act_alone(seed: int) -> None:
+    def share(values: Floats) -> float:
+        targets = (values - values.mean()) / values.std()
+        return fit(x, targets, Hyperparameters.initial(2), np.zeros(60)).share
+
+    x = np.random.default_rng(seed).random((60, 2))
+    assert share(np.sin(6 * x).sum(1)) > 0.9
+    assert share(np.sin(6 * x).prod(1)) < 0.2
+
+
+def test_with_many_features_there_is_no_additive_part() -> None:
+    x = np.random.default_rng(2).random((20, MOST_ADDITIVE + 1))
+    found = fit(x, x.sum(1) - x.sum(1).mean(), Hyperparameters.initial(MOST_ADDITIVE + 1), np.zeros(20))
+    assert found.share == 0.0
+    posterior = Posterior(Grid(x), found)
+    posterior.add(x[:10], np.zeros(10))
+    means, squares = posterior.means(x[:10].sum(1) - x.sum(1).mean())
+    assert means[:10] == pytest.approx(x[:10].sum(1) - x.sum(1).mean(), abs=0.1)
+    assert (posterior.deviations(squares)[:10] < posterior.deviations(squares)[10:].min()).all()
+
+
 def test_fit_does_not_mind_equal_targets() -> None:
     found = fit(OBSERVED, np.zeros(25), Hyperparameters.initial(3), np.zeros(25))
     assert np.isfinite([*found.log_scales, found.log_noise]).all()
@@ -63,7 +103,7 @@ def test_fit_does_not_mind_equal_targets() -> None:
 
 @pytest.mark.parametrize("posterior", [added(slice(0, 25)), one_by_one()], ids=["at once", "one by one"])
 def test_means_and_deviations_are_the_textbooks(posterior: Posterior) -> None:
-    inverse, cross = np.linalg.inv(noisy()), matern(GRID, OBSERVED)
+    inverse, cross = np.linalg.inv(noisy()), kernel(GRID, OBSERVED)
     means, squares = posterior.means(TARGETS)
     signal = TARGETS @ inverse @ TARGETS / 25
     assert squares / 25 == pytest.approx(signal, rel=1e-6)
@@ -102,7 +142,7 @@ def test_an_observation_without_a_target_changes_no_mean() -> None:
 
 
 def test_the_same_point_many_times() -> None:
-    posterior = Posterior(GRID, Hyperparameters((0.0, 0.0, 0.0), -12.0))
+    posterior = Posterior(Grid(GRID), Hyperparameters((0.0, 0.0, 0.0), -12.0, 0.0))
     for _ in range(50):
         posterior.add(GRID[:1], np.zeros(1))
     means, squares = posterior.means(np.ones(50))

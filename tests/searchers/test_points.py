@@ -33,7 +33,7 @@ def test_places_of_keys() -> None:
     keys = space.keys(np.concatenate([unknown[:5], wanted, unknown[5:]]))
     assert points.places(keys).tolist() == [7, 3, 29]
     assert points.places(keys[:0]).tolist() == []
-    assert points.features.shape == (30, 2)
+    assert points.grid.features.shape == (30, 2)
 
 
 def test_sample_is_valid_new_and_has_the_others() -> None:
@@ -42,7 +42,7 @@ def test_sample_is_valid_new_and_has_the_others() -> None:
     points = sampled(space, Features(space), best, list(others), rng)
     keys = space.keys(points.rows)
     assert space.valid(points.rows).all()
-    assert len(set(keys.tolist())) == len(keys) == len(points.features)
+    assert len(set(keys.tolist())) == len(keys) == len(points.grid)
     assert sorted(points.places(space.keys(others)).tolist()) == list(range(7))
     assert 300 < len(points.rows) < 1500
 

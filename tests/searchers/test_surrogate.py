@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from searchers import StateError, surrogate
-from searchers.gaussian_process import Floats
+from searchers.kernel import Floats, Grid
 from searchers.surrogate import Surrogate
 
 RNG = np.random.default_rng(8)
-X, GRID = RNG.random((60, 2)), RNG.random((50, 2))
+X, GRID = RNG.random((60, 2)), Grid(RNG.random((50, 2)))
 Y: Floats = (X**2).sum(1) - 0.7
 
 
@@ -35,7 +35,7 @@ def predictions(model: Surrogate, n: int) -> list[list[float]]:
 
 def test_it_learns() -> None:
     means, _ = followed(10, 20, 40).predict(Y[:40])
-    assert means == pytest.approx((GRID**2).sum(1) - 0.7, abs=0.1)
+    assert means == pytest.approx((GRID.features**2).sum(1) - 0.7, abs=0.1)
 
 
 def test_how_many_come_at_once_does_not_matter() -> None:
@@ -78,7 +78,7 @@ def test_a_fit_takes_the_noise_of_its_moment() -> None:
 
 def test_another_grid() -> None:
     model = followed(10, 12)
-    model.learn(X[:12], Y[:12], np.zeros(12), GRID[:5], new_grid=True)
+    model.learn(X[:12], Y[:12], np.zeros(12), Grid(GRID.features[:5]), new_grid=True)
     means, squares = model.predict(Y[:12])
     assert means.shape == model.deviations(squares).shape == (5,)
     assert means == pytest.approx(followed(10, 12).predict(Y[:12])[0][:5], abs=1e-4)
@@ -88,7 +88,7 @@ def test_what_is_imagined_is_forgotten() -> None:
     model = followed(10, 12)
     before = predictions(model, 12)
     with model.imagining():
-        model.imagine(GRID[:3])
+        model.imagine(GRID.features[:3])
         assert predictions(model, 12) != before
     assert predictions(model, 12) == before
 
@@ -128,6 +128,10 @@ def test_what_was_taken_back_does_not_count() -> None:
     [
         {"log_scales": [0.0]},
         {"log_scales": [0.0, float("nan")]},
+        {"log_scales": [0.0, 99.0]},
+        {"log_noise": float("nan")},
+        {"log_noise": 800.0},
+        {"log_odds": float("inf")},
         {"fitted_at": 31},
         {"fitted_at": -1},
         {"members": [0, 0]},
