@@ -32,9 +32,10 @@ _NOISE_BOUNDS = (-12.0, -2.3025850929940455)  # of 0.1
 """A landscape that jumps from one configuration to the next looks like noise, and a model that takes it for
 noise has learnt all there is after twenty evaluations. Real noise is told with each label."""
 _ODDS_PRIOR, _ODDS_BOUNDS = (0.0, 1.5), (-5.0, 5.0)
-"""Of the logarithm of the odds of the additive part ..."""
+"""Of the logarithm of the odds of the additive part: its share is likely to be between 0.05 and 0.95. It is
+there ..."""
 MOST_ADDITIVE = 32
-"""... which there is with so many features at most: with more it would cost more than all the rest."""
+"""... with so many features at most: with more it would cost more than all the rest."""
 _LEAST_VARIANCE = 1e-8
 _GROWTH, _LEAST_CAPACITY = 2, 32
 
