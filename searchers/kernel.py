@@ -46,7 +46,7 @@ class Levels:
         """Those of points with `features`, shape (N, n_features)."""
         from scipy.sparse import csr_array
 
-        found = [np.unique(column, return_inverse=True) for column in features.T]
+        found = _different(features)
         counts = [len(values) for values, _ in found]
         first = np.cumsum([0, *counts[:-1]])
         columns = np.stack([places for _, places in found], axis=1) + first
@@ -153,8 +153,7 @@ class Gram:
 
     @cached_property
     def _levels(self) -> list[tuple[Floats, Places]]:
-        """The different values of each feature, and which one each point has."""
-        return [np.unique(column, return_inverse=True) for column in self._features.T]
+        return _different(self._features)
 
     def at(self, log_scales: Floats, share: float) -> Floats:
         """The covariances, shape (n, n); `gradient` is then that at the same place.
@@ -201,6 +200,11 @@ class Gram:
         for j, ((_, places), slope) in enumerate(zip(self._levels, self._alone_slopes, strict=True)):
             by_scale[j] += factor * float(np.vdot(slope[places][:, places], outer))
         return by_scale, float(np.vdot(self._difference, outer))
+
+
+def _different(features: Floats) -> list[tuple[Floats, Places]]:
+    """The different values of each feature, and which one each point has."""
+    return [np.unique(column, return_inverse=True) for column in features.T]
 
 
 def _squared_distances(left: Any, right: Any, right_squares: Any = None) -> Any:

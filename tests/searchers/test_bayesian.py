@@ -79,6 +79,16 @@ def test_avoids_the_half_that_fails(seed: int) -> None:
     assert likely[~fails].mean() > 0.8
 
 
+def test_a_batch_is_spread() -> None:
+    """What is pending is taken into account: neither alike nor all in one place."""
+    searcher = BayesianSearch(smooth(), seed=3)
+    run(searcher, bowl, 15)
+    batch = np.array([candidate.row for candidate in searcher.ask(16)])
+    assert len(np.unique(batch, axis=0)) == 16
+    assert np.ptp(batch[:, 0]) >= 10
+    assert np.ptp(batch[:, 1]) >= 10
+
+
 class TestPending:
     """What is pending is taken to do what is expected of it, so that others keep away."""
 
