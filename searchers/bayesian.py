@@ -32,8 +32,8 @@ __all__ = ["BayesianSearch"]
 _LEAST_SUCCESSES = 3
 """No model is fitted to fewer."""
 _CONVERGED = -8.0
-"""Logarithm of the expected improvement, in deviations of the warped losses, below which the model
-considers the search done. It is then wrong more often than it thinks ..."""
+"""Logarithm of the expected improvement, in deviations of the warped losses, below which the model, supposing
+what it does of what is pending, considers the search done. It is then wrong more often than it thinks ..."""
 _TURNS = (
     (128, ("part", "likely neighbour", "part", "uncertain neighbour")),
     (math.inf, ("child",) * 7 + ("model",)),
@@ -94,10 +94,10 @@ class BayesianSearch(SpaceSearcher):
     counts as no worse than not improving. After 128 such proposals seven of eight are children of good
     configurations, by crossover and mutation. They find what a smooth model cannot see.
 
-    Candidates that are pending are taken to do what is expected of them, so that a batch spreads out.
-    A label's spread and number of samples are its noise. Several objectives are weighted anew for each
-    proposal (augmented Tchebycheff: Knowles, "ParEGO", 2006). A fit looks at 250 observations at most and
-    the model keeps about 500, the best half of them, so that a proposal's cost stays bounded.
+    Candidates that are pending are taken to do one standard deviation worse than expected, so that a batch
+    spreads out. A label's spread and number of samples are its noise. Several objectives are weighted anew
+    for each proposal (augmented Tchebycheff: Knowles, "ParEGO", 2006). A fit looks at 250 observations at
+    most and the model keeps about 500, the best half of them, so that a proposal's cost stays bounded.
 
     Args:
         space: See `SpaceSearcher`.
@@ -208,13 +208,12 @@ class BayesianSearch(SpaceSearcher):
         with objective.imagining():
             if waiting:
                 objective.imagine(self._features(self._rows_of(waiting)))
-            means, squares = objective.predict(targets)
             while count < n:
                 if count and self.n_objectives > 1:
                     targets, noise = self._targets(passed)
-                    means, squares = objective.predict(targets)
+                means, deviations = objective.predict(targets)
                 incumbent = float((objective.smoothed(targets) if noise.any() else targets).min())
-                improvement = log_expected_improvement(means, objective.deviations(squares), incumbent)
+                improvement = log_expected_improvement(means, deviations, incumbent)
                 outlook = _Outlook(
                     passed=passed,
                     targets=targets,
@@ -334,8 +333,8 @@ class BayesianSearch(SpaceSearcher):
             self._feasibility = Surrogate(self._features.n_features)
         features, mean = self._features(self._rows_of(self._observed)), labels.mean()
         self._feasibility.learn(features, labels - mean, np.zeros(len(labels)), points.grid, new_grid=new)
-        means, squares = self._feasibility.predict(labels - mean)
-        return log_feasible(means + mean, self._feasibility.deviations(squares))
+        means, deviations = self._feasibility.predict(labels - mean)
+        return log_feasible(means + mean, deviations)
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -119,13 +119,11 @@ class DividedModel:
             known = self._fits[part] = (fit(features, scaled, begin, noise), n)
         posterior = Posterior(grid, known[0])
         posterior.add(features, noise)
-        means, squares = posterior.means(scaled)
         waiting = evidence.pending[:, parameter] == level
         if waiting.any():
             posterior.add(evidence.pending_features[waiting], np.zeros(int(waiting.sum())))
         goal = (evidence.incumbent - mean) / spread
-        improvement = log_expected_improvement(means, posterior.deviations(squares), goal)
-        return improvement + math.log(spread)
+        return log_expected_improvement(*posterior.predict(scaled), goal) + math.log(spread)
 
     def forget(self) -> None:
         """Fit anew at the next occasion: an observation is not what it was."""

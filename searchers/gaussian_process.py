@@ -212,28 +212,22 @@ class Posterior:
         self._explained += np.einsum("ij,ij->j", rows, rows)
         self.n = n + k
 
-    def means(self, targets: Floats) -> tuple[Floats, float]:
-        """Means at the N points, given the targets of the first observations; and what `deviations` needs.
+    def predict(self, targets: Floats) -> tuple[Floats, Floats]:
+        """Means and standard deviations at the N points, given the targets of the first observations.
 
-        Observations without a target are taken to be as expected, so that they change no mean.
+        Those after them, whose targets are unknown, are supposed to be above what all before them say by one
+        standard deviation, that of the noise included. So they leave the variance of the signal as it is.
         """
         from scipy.linalg import blas
 
         n = len(targets)
+        # how far each is above what those before it say, where the deviation of each is that of the signal
         whitened = blas.dtrsv(self._factor[:n, :n], targets, lower=1)
-        means = whitened.astype(np.float32) @ self._whitened[:n]
-        return means.astype(np.float64), max(float(whitened @ whitened), 1e-12)
-
-    def deviations(self, squares: float) -> Floats:
-        """Standard deviations at the N points.
-
-        Args:
-            squares: As `means` returned it; divided by the number of observations it is the variance of the
-                signal. Those that are as expected add nothing to it, so a batch becomes less adventurous
-                the larger it is.
-        """
+        variance = max(float(whitened @ whitened), 1e-12) / n
+        whitened = np.append(whitened, np.full(self.n - n, math.sqrt(variance)))
+        means = whitened.astype(np.float32) @ self._whitened[: self.n]
         left = np.maximum(1.0 - self._explained.astype(np.float64), _LEAST_VARIANCE)
-        return np.asarray(np.sqrt(left * (squares / self.n)))
+        return means.astype(np.float64), np.sqrt(left * variance)
 
     def smoothed(self, targets: Floats) -> Floats:
         """What the model takes the true values of the first observations to be, shape of `targets`."""

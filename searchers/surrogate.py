@@ -79,13 +79,9 @@ class Surrogate:
             # one by one, so that the sums do not depend on how many came at once
             self._posterior.add(row[None, :], np.array([variance]))
 
-    def predict(self, targets: Floats) -> tuple[Floats, float]:
-        """Means over the grid, given the targets of all observations; and what `deviations` needs."""
-        return self._known.means(targets[self._order])
-
-    def deviations(self, squares: float) -> Floats:
-        """Standard deviations over the grid, given also what was imagined."""
-        return self._known.deviations(squares)
+    def predict(self, targets: Floats) -> tuple[Floats, Floats]:
+        """Means and standard deviations over the grid, given the targets of all observations."""
+        return self._known.predict(targets[self._order])
 
     def smoothed(self, targets: Floats) -> Floats:
         """What the model takes the true targets of the observations it keeps to be."""
@@ -98,10 +94,10 @@ class Surrogate:
             yield
 
     def imagine(self, features: Floats) -> None:
-        """Suppose that pending candidates, shape (k, n_features), will do what is expected of them.
+        """Suppose that pending candidates, shape (k, n_features), will do one deviation worse than expected.
 
-        Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize optimization" (2010): the
-        kriging believer. It leaves the means as they are, and nothing to find where they are.
+        The kriging believer of Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize
+        optimization" (2010), supposes what is expected. This leaves less to find near them.
         """
         self._known.add(features, np.zeros(len(features)))
 

@@ -90,7 +90,7 @@ def test_a_batch_is_spread() -> None:
 
 
 class TestPending:
-    """What is pending is taken to do what is expected of it, so that others keep away."""
+    """What is pending is taken into account, so that others keep away."""
 
     @staticmethod
     def to_the_nearest(rows: list[tuple[int, ...]]) -> float:

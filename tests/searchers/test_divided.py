@@ -87,18 +87,17 @@ def test_what_is_bad_at_one_level_may_be_good_at_another() -> None:
 
     whole, points = Surrogate(FEATURES.n_features), Points(SPACE, everything(), FEATURES)
     whole.learn(known.features, known.targets, known.noise, points.grid, new_grid=True)
-    means, squares = whole.predict(known.targets)
-    score = log_expected_improvement(means, whole.deviations(squares), known.incumbent)
+    score = log_expected_improvement(*whole.predict(known.targets), known.incumbent)
     assert points.rows[highest(score)][0] <= 8, "the model of the whole space would not look there"
 
 
 def test_nothing_is_to_be_found_where_something_is_pending() -> None:
-    """It is taken to do what is expected of it, which here is little."""
+    """Elsewhere little changes: of what is bad here, something far away may be thought a little better."""
     known, grid = small_tiles_and_limited_ones(90), Grid(FEATURES(everything()))
     pending = np.array([[15, 15, 0]], dtype=np.int32)
     alone = DividedModel()._scores((2, 0), evidence(known), START, grid)
     crowded = DividedModel()._scores((2, 0), evidence(known, pending), START, grid)
-    assert (crowded < alone + 1e-6).all()
+    assert np.exp(crowded).max() < 1.01 * np.exp(alone).max()
     there = (everything() == pending).all(1)
     assert crowded[there] < alone[there] - 10
 

@@ -91,9 +91,9 @@ def test_with_many_features_there_is_no_additive_part() -> None:
     assert found.share == 0.0
     posterior = Posterior(Grid(x), found)
     posterior.add(x[:10], np.zeros(10))
-    means, squares = posterior.means(x[:10].sum(1) - x.sum(1).mean())
+    means, deviations = posterior.predict(x[:10].sum(1) - x.sum(1).mean())
     assert means[:10] == pytest.approx(x[:10].sum(1) - x.sum(1).mean(), abs=0.1)
-    assert (posterior.deviations(squares)[:10] < posterior.deviations(squares)[10:].min()).all()
+    assert (deviations[:10] < deviations[10:].min()).all()
 
 
 def test_fit_does_not_mind_equal_targets() -> None:
@@ -104,12 +104,11 @@ def test_fit_does_not_mind_equal_targets() -> None:
 @pytest.mark.parametrize("posterior", [added(slice(0, 25)), one_by_one()], ids=["at once", "one by one"])
 def test_means_and_deviations_are_the_textbooks(posterior: Posterior) -> None:
     inverse, cross = np.linalg.inv(noisy()), kernel(GRID, OBSERVED)
-    means, squares = posterior.means(TARGETS)
+    means, deviations = posterior.predict(TARGETS)
     signal = TARGETS @ inverse @ TARGETS / 25
-    assert squares / 25 == pytest.approx(signal, rel=1e-6)
     assert means == pytest.approx(cross @ inverse @ TARGETS, abs=1e-4)
     variances = signal * (1.0 - np.einsum("ij,jk,ik->i", cross, inverse, cross))
-    assert posterior.deviations(squares) == pytest.approx(np.sqrt(variances), abs=1e-3)
+    assert deviations == pytest.approx(np.sqrt(variances), abs=1e-3)
 
 
 def test_smoothed_targets() -> None:
@@ -124,28 +123,32 @@ def test_what_is_tentative_is_forgotten_to_the_last_bit() -> None:
     with posterior.tentative():
         posterior.add(OBSERVED[10:], EXTRA[10:])
         assert posterior.n == 25
-        assert (posterior.deviations(1.0) < same.deviations(1.0)).any()
+        assert (posterior.predict(TARGETS[:10])[1] < same.predict(TARGETS[:10])[1]).any()
     for one in (posterior, same):
         one.add(OBSERVED[20:22], EXTRA[20:22])
-    assert (posterior.deviations(1.0) == same.deviations(1.0)).all()
-    found, expected = posterior.means(TARGETS[:12]), same.means(TARGETS[:12])
-    assert (found[0] == expected[0]).all()
-    assert found[1] == expected[1]
+    for found, expected in zip(posterior.predict(TARGETS[:12]), same.predict(TARGETS[:12]), strict=True):
+        assert (found == expected).all()
 
 
-def test_an_observation_without_a_target_changes_no_mean() -> None:
+def test_an_observation_without_a_target_is_supposed_to_be_one_deviation_worse_than_expected() -> None:
     posterior = added(slice(0, 10))
-    means, deviations = posterior.means(TARGETS[:10])[0], posterior.deviations(1.0)
-    posterior.add(GRID[:1], np.zeros(1))
-    assert (posterior.means(TARGETS[:10])[0] == means).all()
-    assert posterior.deviations(1.0)[0] < 0.5 * deviations[0]
+    supposed = TARGETS[:10].tolist()
+    inverse = np.linalg.inv(noisy()[:10, :10])
+    signal = TARGETS[:10] @ inverse @ TARGETS[:10] / 10
+    for place in range(3):
+        means, deviations = posterior.predict(np.array(supposed))
+        supposed.append(means[place] + np.sqrt(deviations[place] ** 2 + FITTED.noise * signal))
+        posterior.add(GRID[place : place + 1], np.zeros(1))
+    expected = posterior.predict(np.array(supposed))
+    for found, wanted in zip(posterior.predict(TARGETS[:10]), expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_same_point_many_times() -> None:
     posterior = Posterior(Grid(GRID), Hyperparameters((0.0, 0.0, 0.0), -12.0, 0.0))
     for _ in range(50):
         posterior.add(GRID[:1], np.zeros(1))
-    means, squares = posterior.means(np.ones(50))
+    means, deviations = posterior.predict(np.ones(50))
     assert np.isfinite(means).all()
-    assert np.isfinite(posterior.deviations(squares)).all()
+    assert np.isfinite(deviations).all()
     assert means[0] == pytest.approx(1.0, abs=1e-2)

@@ -29,8 +29,7 @@ def followed(*counts: int) -> Surrogate:
 
 
 def predictions(model: Surrogate, n: int) -> list[list[float]]:
-    means, squares = model.predict(Y[:n])
-    return [means.tolist(), model.deviations(squares).tolist()]
+    return [predicted.tolist() for predicted in model.predict(Y[:n])]
 
 
 def test_it_learns() -> None:
@@ -79,8 +78,8 @@ def test_a_fit_takes_the_noise_of_its_moment() -> None:
 def test_another_grid() -> None:
     model = followed(10, 12)
     model.learn(X[:12], Y[:12], np.zeros(12), Grid(GRID.features[:5]), new_grid=True)
-    means, squares = model.predict(Y[:12])
-    assert means.shape == model.deviations(squares).shape == (5,)
+    means, deviations = model.predict(Y[:12])
+    assert means.shape == deviations.shape == (5,)
     assert means == pytest.approx(followed(10, 12).predict(Y[:12])[0][:5], abs=1e-4)
 
 
