@@ -158,7 +158,7 @@ def _negative_log_posterior(
 class Posterior:
     """Means and deviations over a fixed set of points, given observations that are added one by one.
 
-    Adding an observation costs O(N n); replacing all targets O(n^2), since only the means depend on them.
+    Adding an observation costs O(N n), and so does predicting, with other targets than before or not.
 
     Args:
         grid: The N points.

@@ -92,12 +92,12 @@ def test_what_is_bad_at_one_level_may_be_good_at_another() -> None:
 
 
 def test_nothing_is_to_be_found_where_something_is_pending() -> None:
-    """Elsewhere little changes: of what is bad here, something far away may be thought a little better."""
+    """Nor more than before anywhere else."""
     known, grid = small_tiles_and_limited_ones(90), Grid(FEATURES(everything()))
     pending = np.array([[15, 15, 0]], dtype=np.int32)
     alone = DividedModel()._scores((2, 0), evidence(known), START, grid)
     crowded = DividedModel()._scores((2, 0), evidence(known, pending), START, grid)
-    assert np.exp(crowded).max() < 1.01 * np.exp(alone).max()
+    assert (np.exp(crowded) < np.exp(alone) + 1e-6).all()
     there = (everything() == pending).all(1)
     assert crowded[there] < alone[there] - 10
 
