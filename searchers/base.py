@@ -368,10 +368,9 @@ class SpaceSearcher(TuneContract):
         self, n: int, *, generation: int | None = None, seed_share: float | None = None
     ) -> list[Trial]:
         """Propose `n` random new rows, fewer only when the space has no more."""
-        space = self._known_space()
         admitted: list[Trial] = []
         for _ in range(_RANDOM_ROUNDS):
-            rows = space.sample(n - len(admitted), self._rng, seed_share=seed_share)
+            rows = self._sample(n - len(admitted), seed_share)
             admitted += self._admit(rows, generation=generation)
             if len(admitted) >= n or self._exhausted:
                 return admitted
@@ -382,6 +381,10 @@ class SpaceSearcher(TuneContract):
         elif not admitted:
             self._exhausted = True  # not one new row in many tries
         return admitted
+
+    def _sample(self, n: int, seed_share: float | None) -> Matrix:
+        """Random valid rows for `_admit_random`; the same one may come twice."""
+        return self._known_space().sample(n, self._rng, seed_share=seed_share)
 
     def _learn(self, row: Matrix, outcome: Outcome) -> None:
         """Take in an evaluation made elsewhere."""

@@ -16,6 +16,7 @@ from searchers.acquisition import CAUTION, highest, log_expected_improvement, lo
 from searchers.base import SpaceSearcher, Trial
 from searchers.checks import whole_option
 from searchers.divided import MOST_FEATURES, DividedModel, Evidence
+from searchers.divisibility import Spread
 from searchers.encoding import Matrix
 from searchers.features import Features
 from searchers.gaussian_process import Floats
@@ -83,10 +84,11 @@ class BayesianSearch(SpaceSearcher):
     After a few random candidates, a Gaussian process is fitted to the losses, warped so that differences near
     the best count most (`searchers.acquisition.warped`). Its kernel (`searchers.kernel`) has a length scale
     for each parameter, and up to 32 features a part that adds up what each does by itself; how large that
-    part is, is fitted too. Proposed is the configuration with the largest expected improvement, times the
-    fourth power of the probability of success that a second process, fitted to what failed and what did not,
-    gives it. All configurations of a space of up to 32,768 are scored; of a larger one, neighbours and
-    offspring of the best and random ones.
+    part is, is fitted too. Up to 32 features it also sees how often two divides a whole number, and random
+    candidates have each degree of that alike often (`searchers.divisibility`). Proposed is the configuration
+    with the largest expected improvement, times the fourth power of the probability of success that a second
+    process, fitted to what failed and what did not, gives it. All configurations of a space of up to 32,768
+    are scored; of a larger one, neighbours and offspring of the best and random ones.
 
     When the expected improvement becomes negligible, proposals come from models of parts of the space
     (`searchers.divided`, up to 32 features), and every other is an unknown neighbour of the best
@@ -127,6 +129,7 @@ class BayesianSearch(SpaceSearcher):
         self.initial_population = whole_option("initial_population", initial_population)
         self._observed: list[int] = []
         self._turn = 0
+        self._spread: Spread | None = None
         self._translation: Features | None = None
         self._objective: Surrogate | None = None
         self._feasibility: Surrogate | None = None
@@ -190,6 +193,11 @@ class BayesianSearch(SpaceSearcher):
             return
         while n > 0 and not self._exhausted:
             n -= self._propose_by_model(n)
+
+    def _sample(self, n: int, seed_share: float | None) -> Matrix:
+        if self._spread is None:
+            self._spread = Spread(self._known_space())
+        return self._spread(super()._sample(n, seed_share), self._rng)
 
     def _propose_by_model(self, n: int) -> int:
         """Admit up to `n` rows that the model chooses one after the other."""
@@ -303,7 +311,9 @@ class BayesianSearch(SpaceSearcher):
     @property
     def _features(self) -> Features:
         if self._translation is None:
-            self._translation = Features(self._known_space())
+            space = self._known_space()
+            finer = Features(space, divisibility=True)
+            self._translation = finer if finer.n_features <= MOST_FEATURES else Features(space)
         return self._translation
 
     def _points(self, best: Matrix, waiting: list[int]) -> tuple[Points, bool]:

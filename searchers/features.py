@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from searchers.divisibility import degrees
 from searchers.encoding import Matrix
 from searchers.lists import Permutation
 from searchers.param import Param
@@ -29,22 +30,27 @@ class Features:
     parameter that can be absent has one more column: 1 where it is. Rows that are the same configuration
     have the same features.
 
+    With `divisibility`, a parameter of whole numbers has one more column where that tells something new
+    (`searchers.divisibility.degrees`): how often two divides its value, scaled to 0..1.
+
     Args:
         space: The space.
+        divisibility: Whether there are columns for divisibility.
 
     Attributes:
         n_features: Number of columns.
         owner: The parameter that each column speaks of, shape (n_features,).
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, *, divisibility: bool = False) -> None:
         self._space = space
         owner: list[int] = []
         self._first: list[int] = []
         leaves = space.encoding.leaves
-        for j, leaf in enumerate(leaves):
+        self._degrees = [_scaled_degrees(leaf.param) if divisibility else None for leaf in leaves]
+        for j, (leaf, scaled) in enumerate(zip(leaves, self._degrees, strict=True)):
             self._first.append(len(owner))
-            owner += [j] * (_width(leaf.param) + leaf.can_be_absent)
+            owner += [j] * (_width(leaf.param) + (scaled is not None) + leaf.can_be_absent)
         self.owner = np.array(owner, dtype=np.int64)
         self.n_features = len(owner)
 
@@ -62,10 +68,14 @@ class Features:
                 out[:, first : first + width] = _places(param, levels)
             else:
                 out[np.arange(len(rows)), first + levels] = 1.0
+            last, scaled = first + width, self._degrees[j]
+            if scaled is not None:
+                out[:, last] = scaled[levels]
+                last += 1
             if leaf.can_be_absent:
                 absent = inactive[:, j]
-                out[absent, first : first + width] = _ABSENT if width == 1 else 0.0
-                out[:, first + width] = absent
+                out[absent, first:last] = _ABSENT if width == 1 else 0.0
+                out[:, last] = absent
         return out
 
 
@@ -76,6 +86,12 @@ def _width(param: Param) -> int:
     if isinstance(param, Permutation) and param.n_levels > _MOST_ORDERS:
         return len(param.items)
     return param.n_levels
+
+
+def _scaled_degrees(param: Param) -> Floats | None:
+    """`degrees` from 0 to 1."""
+    found = degrees(param)
+    return None if found is None else (found - found.min()) / np.ptp(found)
 
 
 def _places(param: Permutation, levels: npt.NDArray[np.int32]) -> Floats:

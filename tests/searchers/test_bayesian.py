@@ -23,9 +23,11 @@ from searchers import (
     RandomSearch,
     Range,
     Space,
+    bayesian,
     create,
 )
 from searchers import SpaceSearcher as Searcher
+from searchers.features import Features
 from searchers.outcome import Candidate
 from searchers.surrogate import Surrogate
 
@@ -77,6 +79,52 @@ def test_avoids_the_half_that_fails(seed: int) -> None:
     fails = points.rows[:, 0] < 30
     assert likely[fails].mean() < 0.3
     assert likely[~fails].mean() > 0.8
+
+
+def threads() -> Space:
+    return Space({"threads": Range(16, 256, step=16), "unroll": Range(1, 4)})
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_first_candidates_have_all_degrees_of_divisibility(batch: int) -> None:
+    """Of 16 values 8 are odd multiples of 16; of first candidates a fifth has one, as of each degree."""
+    multiples = []
+    for seed in range(40):
+        searcher = BayesianSearch(threads(), 16, seed=seed)
+        candidates = [candidate for _ in range(16 // batch) for candidate in searcher.ask(batch)]
+        multiples += [candidate.config["threads"] // 16 for candidate in candidates]
+    shares = [np.mean([m & -m == power for m in multiples]) for power in (1, 2, 4, 8, 16)]
+    assert max(shares) < 0.3
+    assert min(shares) > 0.1
+
+
+def test_few_configurations_are_all_proposed() -> None:
+    searcher = BayesianSearch(Space({"threads": Range(16, 144, step=16)}), seed=0)
+    assert len({candidate.row for candidate in searcher.ask(16)}) == 9
+    assert searcher.ask(1) == []
+
+
+def test_divisibility_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only multiples of 64 are fast; the next in order are the slowest."""
+
+    def label(candidate: Candidate) -> Outcome:
+        number = candidate.config["threads"]
+        return Outcome("ok", (abs(number - 640) / 640 + (number % 64 > 0) + candidate.config["unroll"] / 9,))
+
+    def found_by_20() -> list[bool]:
+        space = Space({"threads": Range(16, 1024, step=16), "unroll": Range(1, 4)})
+        return [min(run(BayesianSearch(space, seed=seed), label, 20)) < 0.2 for seed in range(4)]
+
+    assert found_by_20() == [True] * 4
+    monkeypatch.setattr(bayesian, "Features", lambda space, divisibility=False: Features(space))
+    assert found_by_20() == [False] * 4
+
+
+def test_many_parameters_have_no_more_columns() -> None:
+    """A model of more than 32 features costs more; those that divisibility would add are left out."""
+    few, many = (Space({f"x{i}": Range(1, 16) for i in range(n)}) for n in (16, 17))
+    assert BayesianSearch(few)._features.n_features == 32
+    assert BayesianSearch(many)._features.n_features == 17
 
 
 def test_a_batch_is_spread() -> None:

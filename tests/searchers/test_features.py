@@ -36,6 +36,19 @@ def test_what_is_absent() -> None:
     assert gone.tolist() == [0.5, 1.0, 0.0, 0.0, 0.0, 1.0]
 
 
+def test_how_often_two_divides_a_value_is_a_column() -> None:
+    space = Space({"threads": Range(16, 256, step=16, knockout_prob=0.5), "powers": PowerOfTwo(1, 1024)})
+    plain, features = Features(space), Features(space, divisibility=True)
+    assert plain.owner.tolist() == [0, 0, 1]
+    assert features.owner.tolist() == [0, 0, 0, 1]
+    rows = np.zeros((6, 3), dtype=np.int32)
+    rows[:, 0] = [0, 1, 2, 3, 7, 15]  # 16, 32, 48, 64, 128, 256
+    assert features(rows)[:, 1].tolist() == [0.0, 0.25, 0.0, 0.5, 0.75, 1.0]
+    assert (features(rows)[:, [0, 2, 3]] == plain(rows)).all()
+    rows[:, -1] = 1
+    assert features(rows)[:, :3].tolist() == [[0.5, 0.5, 1.0]] * 6
+
+
 def test_a_long_permutation_has_a_column_for_each_item() -> None:
     space = Space({"order": Permutation(["a", "b", 1, True, 2.0]), "short": Permutation(3)})
     features = Features(space)
