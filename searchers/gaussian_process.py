@@ -205,8 +205,8 @@ class Posterior:
         if failed:  # points that are alike to the last bit
             corner = np.diag(np.sqrt(np.maximum(np.diag(own), self._noise)))
         self._factor[n : n + k, n : n + k] = corner
-        rows = blas.strsm(1.0, corner.astype(np.float32), rows, lower=1)
-        self._whitened[n : n + k] = rows
+        inverse, _ = lapack.dtrtri(corner, lower=1)
+        rows = np.matmul(inverse.astype(np.float32), rows, out=self._whitened[n : n + k])
         self._observed[n : n + k] = new
         self._own_noise[n : n + k] = extra_noise
         self._explained += np.einsum("ij,ij->j", rows, rows)

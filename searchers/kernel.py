@@ -153,7 +153,10 @@ class Gram:
 
     @cached_property
     def _levels(self) -> list[tuple[Floats, Places]]:
-        return _different(self._features)
+        """The different values of each feature, and for each two points which two of them they have."""
+        return [
+            (values, places[:, None] * len(values) + places) for values, places in _different(self._features)
+        ]
 
     def at(self, log_scales: Floats, share: float) -> Floats:
         """The covariances, shape (n, n); `gradient` is then that at the same place.
@@ -169,10 +172,10 @@ class Gram:
             return together
         alone = np.zeros_like(together)
         self._alone_slopes = []
-        for (values, places), log_scale in zip(self._levels, log_scales.tolist(), strict=True):
+        for (values, pairs), log_scale in zip(self._levels, log_scales.tolist(), strict=True):
             squares = ((values[:, None] - values) * math.exp(-log_scale)) ** 2
             table, slope = _matern_and_slope(squares)
-            alone += table[places][:, places]
+            alone += table.take(pairs)
             self._alone_slopes.append(squares * slope)
         alone /= len(self._levels)
         self._difference = alone - together
@@ -197,8 +200,8 @@ class Gram:
             return by_scale, 0.0
         by_scale *= 1.0 - self._share
         factor = -2.0 * self._share / len(self._levels)
-        for j, ((_, places), slope) in enumerate(zip(self._levels, self._alone_slopes, strict=True)):
-            by_scale[j] += factor * float(np.vdot(slope[places][:, places], outer))
+        for j, ((_, pairs), slope) in enumerate(zip(self._levels, self._alone_slopes, strict=True)):
+            by_scale[j] += factor * float(np.vdot(slope.take(pairs), outer))
         return by_scale, float(np.vdot(self._difference, outer))
 
 
