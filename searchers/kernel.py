@@ -153,7 +153,7 @@ class Gram:
 
     @cached_property
     def _levels(self) -> list[tuple[Floats, Places]]:
-        """The different values of each feature, and for each two points which two of them they have."""
+        """The different values of each feature, and where in a table of their pairs each two points are."""
         return [
             (values, places[:, None] * len(values) + places) for values, places in _different(self._features)
         ]
