@@ -205,6 +205,7 @@ class Posterior:
         if failed:  # points that are alike to the last bit
             corner = np.diag(np.sqrt(np.maximum(np.diag(own), self._noise)))
         self._factor[n : n + k, n : n + k] = corner
+        # as exact as to solve, and to solve for all points copies them into Fortran's order and back
         inverse, _ = lapack.dtrtri(corner, lower=1)
         rows = np.matmul(inverse.astype(np.float32), rows, out=self._whitened[n : n + k])
         self._observed[n : n + k] = new
