@@ -85,7 +85,8 @@ class BayesianSearch(SpaceSearcher):
     the best count most (`searchers.acquisition.warped`). Its kernel (`searchers.kernel`) has a length scale
     for each parameter, and up to 32 features a part that adds up what each does by itself; how large that
     part is, is fitted too. Up to 32 features it also sees how often two divides a whole number, and random
-    candidates have each degree of that alike often (`searchers.divisibility`). Proposed is the configuration
+    candidates have each degree of that alike often (`searchers.divisibility`); and of a space of up to 32,768
+    configurations, how close each is to an edge (`searchers.room`). Proposed is the configuration
     with the largest expected improvement, times the fourth power of the probability of success that a second
     process, fitted to what failed and what did not, gives it. All configurations of a space of up to 32,768
     are scored; of a larger one, neighbours and offspring of the best and random ones.
@@ -312,14 +313,23 @@ class BayesianSearch(SpaceSearcher):
     def _features(self) -> Features:
         if self._translation is None:
             space = self._known_space()
-            finer = Features(space, divisibility=True)
-            self._translation = finer if finer.n_features <= MOST_FEATURES else Features(space)
+            self._translation = Features(space)
+            if self._translation.n_features < MOST_FEATURES:
+                finer = Features(space, divisibility=True, edges=self._scores_all)
+                if finer.n_features <= MOST_FEATURES:
+                    self._translation = finer
         return self._translation
+
+    @property
+    def _scores_all(self) -> bool:
+        """Whether the space is so small that all its configurations are looked at for each proposal."""
+        size = self._known_space().size
+        return size is not None and size <= GRID_LIMIT
 
     def _points(self, best: Matrix, waiting: list[int]) -> tuple[Points, bool]:
         """What may be proposed, and whether it is something else than at the last call."""
         space = self._known_space()
-        if space.rows is None or len(space.rows) > GRID_LIMIT:
+        if space.rows is None or not self._scores_all:
             return sampled(space, self._features, best, list(self._rows_of(waiting)), self._rng), True
         if self._grid is None:
             self._grid = Points(space, space.rows, self._features)

@@ -9,6 +9,7 @@ from searchers.divisibility import degrees
 from searchers.encoding import Matrix
 from searchers.lists import Permutation
 from searchers.param import Param
+from searchers.room import room
 from searchers.space import Space
 
 __all__ = ["Features"]
@@ -17,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 
 _ABSENT = 0.5
 """Where a parameter that is absent stands on its scale; a column of its own says that it is absent."""
+_MOST_ALIKE = 0.9
+"""A larger share of configurations with the same room, and there is no column for it."""
 _MOST_ORDERS = 24
 """A permutation with more orders has a column for the place of each item instead of one for each order."""
 
@@ -33,16 +36,24 @@ class Features:
     With `divisibility`, a parameter of whole numbers has one more column where that tells something new
     (`searchers.divisibility.degrees`): how often two divides its value, scaled to 0..1.
 
+    With `edges`, the last column is how much room a configuration has (`searchers.room.room`), scaled to
+    0..1, unless nine of ten have the same: a model would have to guess what the few others are like.
+
     Args:
         space: The space.
         divisibility: Whether there are columns for divisibility.
+        edges: Whether there is a column for the room. The space must be one that can be enumerated, and the
+            rows valid.
 
     Attributes:
         n_features: Number of columns.
-        owner: The parameter that each column speaks of, shape (n_features,).
+        owner: The parameter that each column speaks of, -1 for the room, shape (n_features,).
+
+    Raises:
+        SpaceError: `edges` are wanted of a space that is too large to be enumerated.
     """
 
-    def __init__(self, space: Space, *, divisibility: bool = False) -> None:
+    def __init__(self, space: Space, *, divisibility: bool = False, edges: bool = False) -> None:
         self._space = space
         owner: list[int] = []
         self._first: list[int] = []
@@ -51,6 +62,9 @@ class Features:
         for j, (leaf, scaled) in enumerate(zip(leaves, self._degrees, strict=True)):
             self._first.append(len(owner))
             owner += [j] * (_width(leaf.param) + (scaled is not None) + leaf.can_be_absent)
+        self._room = _scaled_room(space) if edges else None
+        if self._room is not None:
+            owner.append(-1)
         self.owner = np.array(owner, dtype=np.int64)
         self.n_features = len(owner)
 
@@ -76,6 +90,8 @@ class Features:
                 absent = inactive[:, j]
                 out[absent, first:last] = _ABSENT if width == 1 else 0.0
                 out[:, last] = absent
+        if self._room is not None:
+            out[:, -1] = self._room[self._space.index_of(self._space.keys(rows))]
         return out
 
 
@@ -89,9 +105,19 @@ def _width(param: Param) -> int:
 
 
 def _scaled_degrees(param: Param) -> Floats | None:
-    """`degrees` from 0 to 1."""
     found = degrees(param)
-    return None if found is None else (found - found.min()) / np.ptp(found)
+    return None if found is None else _scaled(found)
+
+
+def _scaled_room(space: Space) -> Floats | None:
+    found = room(space)
+    return None if np.bincount(found).max() > _MOST_ALIKE * len(found) else _scaled(found)
+
+
+def _scaled(numbers: npt.NDArray[np.int64]) -> Floats | None:
+    """From 0 to 1; ``None`` if they are all the same."""
+    spread = np.ptp(numbers)
+    return (numbers - numbers.min()) / spread if spread else None
 
 
 def _places(param: Permutation, levels: npt.NDArray[np.int32]) -> Floats:

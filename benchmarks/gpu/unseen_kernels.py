@@ -1,22 +1,29 @@
-"""Three kernels for landscapes by which nothing is set: what is learnt elsewhere has to hold on them too.
+"""Five kernels for landscapes by which nothing is set: what is learnt elsewhere has to hold on them too.
 
 A step of the heat equation on a grid of 256 x 256 x 256 points, the product of a matrix of 8192 x 8192 with a
-vector, and that of two matrices of 1024 x 1024 without tensor cores, all in single precision.
-`benchmarks.gpu.record` times all their configurations.
+vector, that of two matrices of 1024 x 1024 without tensor cores, the transpose of a matrix of 8192 x 8192,
+and what 8192 bodies do to each other, all in single precision. `benchmarks.gpu.record` times all their
+configurations.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ciq_ray.kernels import CudaKernel, Tensor
-from searchers import Choice, PowerOfTwo
+from searchers import Choice, PowerOfTwo, Range
 
 _POINTS = 256
 _PADDED = _POINTS + 2
 _ROWS = _COLUMNS = 8192
 _ALPHA = 0.1
 _SIZE = 1024
+_SIDE = 8192
+_BODIES = 8192
+_SOFTENING = 0.1
+_CHUNK = 512
 
 _HEAT = r"""
 #if UNROLL
@@ -160,6 +167,97 @@ extern "C" __global__ void sgemm(const float *__restrict__ left, const float *__
         for (int j = 0; j < TN; j++) result[(row0 + ROW(i)) * SIZE + column0 + COLUMN(j)] = sums[i][j];
 }
 """
+_TRANSPOSE = r"""
+#define by_row 0
+#define by_column 1
+#define diagonal 2
+#if STREAM
+#define LOAD(at) __ldcs(at)
+#define STORE(at, value) __stcs(at, value)
+#else
+#define LOAD(at) (*(at))
+#define STORE(at, value) (*(at) = (value))
+#endif
+constexpr int kDown = SIDE / ROWS, kAcross = SIDE / COLUMNS;
+
+// matrix and result are SIDE x SIDE; a block of TX x TY threads moves a tile of ROWS x COLUMNS.
+extern "C" __global__ void transpose(const float *__restrict__ matrix, float *__restrict__ result) {
+    __shared__ float tile[ROWS][COLUMNS + PAD];
+#if ORDER == by_column
+    const int r = blockIdx.x % kDown, c = blockIdx.x / kDown;
+#elif ORDER == diagonal
+    const int r = blockIdx.x / kAcross, c = (blockIdx.x + r) % kAcross;
+#else
+    const int r = blockIdx.x / kAcross, c = blockIdx.x % kAcross;
+#endif
+    const float *from = matrix + (long long)r * ROWS * SIDE + c * COLUMNS;
+    float *to = result + (long long)c * COLUMNS * SIDE + r * ROWS;
+    for (int i = threadIdx.y; i < ROWS; i += TY)
+        for (int j = threadIdx.x; j < COLUMNS; j += TX) tile[i][j] = LOAD(from + i * SIDE + j);
+    __syncthreads();
+    for (int i = threadIdx.y; i < COLUMNS; i += TY)
+        for (int j = threadIdx.x; j < ROWS; j += TX) STORE(to + i * SIDE + j, tile[j][i]);
+}
+"""
+_NBODY = r"""
+constexpr int kUnroll = UNROLL;
+
+__device__ float4 body(const float4 *all, int i) {
+    if (i >= BODIES) return make_float4(0, 0, 0, 0);
+#if PACKED
+    return all[i];
+#else
+    const float *numbers = reinterpret_cast<const float *>(all + i);
+    return make_float4(numbers[0], numbers[1], numbers[2], numbers[3]);
+#endif
+}
+
+// bodies are x, y, z and mass; a thread finds the acceleration of EACH of them, THREADS apart.
+extern "C" __global__ void nbody(const float4 *__restrict__ bodies, float4 *__restrict__ result) {
+#if SHARED
+    __shared__ float4 tile[THREADS];
+#endif
+    const int first = blockIdx.x * THREADS * EACH + threadIdx.x;
+    float4 mine[EACH];
+    float x[EACH] = {}, y[EACH] = {}, z[EACH] = {};
+#pragma unroll
+    for (int k = 0; k < EACH; k++) mine[k] = body(bodies, first + k * THREADS);
+    for (int start = 0; start < BODIES; start += THREADS) {
+#if SHARED
+        tile[threadIdx.x] = body(bodies, start + threadIdx.x);
+        __syncthreads();
+#endif
+#pragma unroll kUnroll
+        for (int j = 0; j < THREADS; j++) {
+#if SHARED
+            const float4 other = tile[j];
+#else
+            const float4 other = body(bodies, start + j);
+#endif
+#pragma unroll
+            for (int k = 0; k < EACH; k++) {
+                const float dx = other.x - mine[k].x, dy = other.y - mine[k].y, dz = other.z - mine[k].z;
+                const float squared = dx * dx + dy * dy + dz * dz + SOFTENING;
+#if FAST_ROOT
+                const float inverse = rsqrtf(squared);
+#else
+                const float inverse = 1 / sqrtf(squared);
+#endif
+                const float pull = other.w * inverse * inverse * inverse;
+                x[k] += pull * dx;
+                y[k] += pull * dy;
+                z[k] += pull * dz;
+            }
+        }
+#if SHARED
+        __syncthreads();
+#endif
+    }
+#pragma unroll
+    for (int k = 0; k < EACH; k++)
+        if (first + k * THREADS < BODIES) result[first + k * THREADS] = make_float4(x[k], y[k], z[k], 0);
+}
+"""
 
 
 def _heat_reference(arrays: dict[str, Any]) -> Any:
@@ -295,5 +393,91 @@ SGEMM = CudaKernel(
     atol=1e-2,
 )
 
-KERNELS = {"heat": HEAT, "matrix_vector": PRODUCT, "sgemm": SGEMM}
+
+def _transpose_reference(arrays: dict[str, Any]) -> Any:
+    return arrays["matrix"].T
+
+
+def _transpose_grid(meta: dict[str, Any]) -> tuple[int]:
+    return ((_SIDE // meta["ROWS"]) * (_SIDE // meta["COLUMNS"]),)
+
+
+def _transpose_block(meta: dict[str, Any]) -> tuple[int, int]:
+    return meta["TX"], meta["TY"]
+
+
+TRANSPOSE = CudaKernel(
+    f"#define SIDE {_SIDE}\n{_TRANSPOSE}",
+    "transpose",
+    arguments={
+        "matrix": Tensor((_SIDE, _SIDE), "float32"),
+        "result": Tensor((_SIDE, _SIDE), "float32", role="out"),
+    },
+    grid=_transpose_grid,
+    block=_transpose_block,
+    space={
+        "ROWS": PowerOfTwo(16, 128),
+        "COLUMNS": PowerOfTwo(16, 128),
+        "TX": PowerOfTwo(8, 64),
+        "TY": PowerOfTwo(1, 32),
+        "PAD": Range(0, 2),
+        "ORDER": Choice(["by_row", "by_column", "diagonal"]),
+        "STREAM": Choice([0, 1]),
+    },
+    constraints=[
+        "TX <= ROWS and TX <= COLUMNS",
+        "TY <= ROWS and TY <= COLUMNS",
+        "32 <= TX * TY <= 1024",
+        "ROWS * (COLUMNS + PAD) <= 12288",  # 48 KiB
+    ],
+    default={"ROWS": 32, "COLUMNS": 32, "TX": 32, "TY": 8, "PAD": 0, "ORDER": "by_row", "STREAM": 0},
+    reference=_transpose_reference,
+)
+
+
+def _nbody_reference(arrays: dict[str, Any]) -> Any:
+    bodies = np.asarray(arrays["bodies"], dtype=np.float64)
+    places, masses = bodies[:, :3], bodies[:, 3]
+    squares = (places * places).sum(1)
+    found = np.zeros_like(bodies)
+    for start in range(0, _BODIES, _CHUNK):
+        some = slice(start, start + _CHUNK)
+        squared = squares[some, None] + squares - 2 * places[some] @ places.T + _SOFTENING
+        pull = masses / (squared * np.sqrt(squared))
+        found[some, :3] = pull @ places - pull.sum(1)[:, None] * places[some]
+    return found.astype(np.float32)
+
+
+def _nbody_grid(meta: dict[str, Any]) -> tuple[int]:
+    return (-(-_BODIES // (meta["THREADS"] * meta["EACH"])),)
+
+
+def _nbody_block(meta: dict[str, Any]) -> tuple[int]:
+    return (meta["THREADS"],)
+
+
+NBODY = CudaKernel(
+    f"#define BODIES {_BODIES}\n#define SOFTENING {_SOFTENING}f\n{_NBODY}",
+    "nbody",
+    arguments={
+        "bodies": Tensor((_BODIES, 4), "float32"),
+        "result": Tensor((_BODIES, 4), "float32", role="out"),
+    },
+    grid=_nbody_grid,
+    block=_nbody_block,
+    space={
+        "THREADS": Range(32, 512, step=32),
+        "EACH": PowerOfTwo(1, 8),
+        "UNROLL": PowerOfTwo(1, 16),
+        "SHARED": Choice([0, 1]),
+        "PACKED": Choice([0, 1]),
+        "FAST_ROOT": Choice([0, 1]),
+    },
+    default={"THREADS": 128, "EACH": 1, "UNROLL": 1, "SHARED": 0, "PACKED": 0, "FAST_ROOT": 0},
+    reference=_nbody_reference,
+    rtol=1e-3,
+    atol=0.05,
+)
+
+KERNELS = {"heat": HEAT, "matrix_vector": PRODUCT, "sgemm": SGEMM, "transpose": TRANSPOSE, "nbody": NBODY}
 """By the names that `benchmarks.gpu.record` takes."""

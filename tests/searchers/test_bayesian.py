@@ -20,6 +20,7 @@ from searchers import (
     Literal,
     Outcome,
     Permutation,
+    PowerOfTwo,
     RandomSearch,
     Range,
     Space,
@@ -29,6 +30,7 @@ from searchers import (
 from searchers import SpaceSearcher as Searcher
 from searchers.features import Features
 from searchers.outcome import Candidate
+from searchers.room import room
 from searchers.surrogate import Surrogate
 
 Label = Callable[[Candidate], Outcome]
@@ -116,8 +118,31 @@ def test_divisibility_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
         return [min(run(BayesianSearch(space, seed=seed), label, 20)) < 0.2 for seed in range(4)]
 
     assert found_by_20() == [True] * 4
-    monkeypatch.setattr(bayesian, "Features", lambda space, divisibility=False: Features(space))
+    monkeypatch.setattr(bayesian, "Features", lambda space, **finer: Features(space))
     assert found_by_20() == [False] * 4
+
+
+def test_edges_are_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything at an edge is slow, be it the end of a range or what still fits."""
+    space = Space({f"t{i}": PowerOfTwo(1, 16) for i in range(6)}, constraints=["t0 * t1 * t2 <= 256"])
+    counts = room(space)
+
+    def label(candidate: Candidate) -> Outcome:
+        (place,) = space.index_of(space.keys(np.array([candidate.row], dtype=np.int32)))
+        return Outcome("ok", (12.0 - counts[place] + abs(candidate.row[0] - 2) / 50,))
+
+    def best_of_16() -> float:
+        return float(np.mean([min(run(BayesianSearch(space, seed=seed), label, 16)) for seed in range(6)]))
+
+    assert best_of_16() < 0.1
+    monkeypatch.setattr(bayesian, "Features", lambda space, **finer: Features(space))
+    assert best_of_16() > 0.4
+
+
+def test_large_spaces_have_no_edges() -> None:
+    few, many = (Space({f"x{i}": Range(1, 4) for i in range(n)}) for n in (7, 8))
+    assert BayesianSearch(few)._features.n_features == 8
+    assert BayesianSearch(many)._features.n_features == 8
 
 
 def test_many_parameters_have_no_more_columns() -> None:

@@ -49,6 +49,18 @@ def test_how_often_two_divides_a_value_is_a_column() -> None:
     assert features(rows)[:, :3].tolist() == [[0.5, 0.5, 1.0]] * 6
 
 
+def test_how_much_room_there_is_is_a_column() -> None:
+    space = Space({"x": Range(0, 3), "y": Range(0, 3)}, constraints=["x + y < 6"])
+    features = Features(space, edges=True)
+    assert features.owner.tolist() == [0, 1, -1]
+    configs = [{"x": 0, "y": 0}, {"x": 0, "y": 1}, {"x": 1, "y": 1}, {"x": 2, "y": 3}]
+    rows = np.array([space.encode(config) for config in configs])
+    assert features(rows)[:, -1].tolist() == [0.0, 0.5, 1.0, 0.0]
+    assert (features(rows)[:, :-1] == Features(space)(rows)).all()
+    for alike in ({"a": Boolean(), "b": Boolean()}, {"a": Range(1, 60), "b": Range(1, 60)}):
+        assert Features(Space(alike), edges=True).n_features == 2
+
+
 def test_a_long_permutation_has_a_column_for_each_item() -> None:
     space = Space({"order": Permutation(["a", "b", 1, True, 2.0]), "short": Permutation(3)})
     features = Features(space)
@@ -63,7 +75,7 @@ def test_configurations_and_features_belong_to_each_other() -> None:
     """Rows of one configuration have the same features, those of different ones differ."""
     rng = np.random.default_rng(1)
     for space in spaces().values():
-        features = Features(space)
+        features = Features(space, divisibility=True, edges=space.size is not None)
         rows = space.sample(300, rng)
         other = rows.copy()
         hidden = space.inactive(rows)
