@@ -84,12 +84,12 @@ class BayesianSearch(SpaceSearcher):
     After a few random candidates, a Gaussian process is fitted to the losses, warped so that differences near
     the best count most (`searchers.acquisition.warped`). Its kernel (`searchers.kernel`) has a length scale
     for each parameter, and up to 32 features a part that adds up what each does by itself; how large that
-    part is, is fitted too. Up to 32 features it also sees how often two divides a whole number, and random
-    candidates have each degree of that alike often (`searchers.divisibility`); and of a space of up to 32,768
-    configurations, how close each is to an edge (`searchers.room`). Proposed is the configuration
-    with the largest expected improvement, times the fourth power of the probability of success that a second
-    process, fitted to what failed and what did not, gives it. All configurations of a space of up to 32,768
-    are scored; of a larger one, neighbours and offspring of the best and random ones.
+    part is, is fitted too. As long as there are no more than 32, features also say how often two divides a
+    whole number, of which random candidates have each degree alike often (`searchers.divisibility`), and, in
+    a space of up to 32,768 configurations, how many neighbours each has (`searchers.room`). Proposed is the
+    configuration with the largest expected improvement, times the fourth power of the probability of success
+    that a second process, fitted to what failed and what did not, gives it. All configurations of a space of
+    up to 32,768 are scored; of a larger one, neighbours and offspring of the best and random ones.
 
     When the expected improvement becomes negligible, proposals come from models of parts of the space
     (`searchers.divided`, up to 32 features), and every other is an unknown neighbour of the best
@@ -313,11 +313,12 @@ class BayesianSearch(SpaceSearcher):
     def _features(self) -> Features:
         if self._translation is None:
             space = self._known_space()
-            self._translation = Features(space)
-            if self._translation.n_features < MOST_FEATURES:
-                finer = Features(space, divisibility=True, edges=self._scores_all)
-                if finer.n_features <= MOST_FEATURES:
-                    self._translation = finer
+            plain, small = Features(space), self._scores_all
+            wanted = (
+                ((True, small), (True, False), (False, small)) if plain.n_features < MOST_FEATURES else ()
+            )
+            finer = (Features(space, divisibility=by_two, edges=edges) for by_two, edges in wanted)
+            self._translation = next((made for made in finer if made.n_features <= MOST_FEATURES), plain)
         return self._translation
 
     @property
@@ -329,7 +330,7 @@ class BayesianSearch(SpaceSearcher):
     def _points(self, best: Matrix, waiting: list[int]) -> tuple[Points, bool]:
         """What may be proposed, and whether it is something else than at the last call."""
         space = self._known_space()
-        if space.rows is None or not self._scores_all:
+        if not self._scores_all or space.rows is None:
             return sampled(space, self._features, best, list(self._rows_of(waiting)), self._rng), True
         if self._grid is None:
             self._grid = Points(space, space.rows, self._features)

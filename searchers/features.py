@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from searchers.divisibility import degrees
 from searchers.encoding import Matrix
+from searchers.errors import SpaceError
 from searchers.lists import Permutation
 from searchers.param import Param
 from searchers.room import room
@@ -37,7 +38,7 @@ class Features:
     (`searchers.divisibility.degrees`): how often two divides its value, scaled to 0..1.
 
     With `edges`, the last column is how much room a configuration has (`searchers.room.room`), scaled to
-    0..1, unless nine of ten have the same: a model would have to guess what the few others are like.
+    0..1, unless more than nine of ten have the same: what the few others are like would be a guess.
 
     Args:
         space: The space.
@@ -91,7 +92,10 @@ class Features:
                 out[absent, first:last] = _ABSENT if width == 1 else 0.0
                 out[:, last] = absent
         if self._room is not None:
-            out[:, -1] = self._room[self._space.index_of(self._space.keys(rows))]
+            places = self._space.index_of(self._space.keys(rows))
+            if (places < 0).any():
+                raise SpaceError("a row breaks a constraint: nobody knows how much room it has")
+            out[:, -1] = self._room[places]
         return out
 
 

@@ -19,7 +19,8 @@ def room(space: Space) -> npt.NDArray[np.int64]:
     """How many neighbours each row of a space that can be enumerated has, shape (len(space.rows),).
 
     A neighbour is a valid configuration in which one parameter that is not absent has its next higher or
-    lower value. Categories have a next one only if there are two of them.
+    lower value. Categories have a next one only if there are two of them. What appears with a step, under a
+    condition, has its first value; to take a parameter out or back in is no step.
 
     Raises:
         SpaceError: The space is too large to be enumerated.

@@ -2,15 +2,13 @@
 
 A step of the heat equation on a grid of 256 x 256 x 256 points, the product of a matrix of 8192 x 8192 with a
 vector, that of two matrices of 1024 x 1024 without tensor cores, the transpose of a matrix of 8192 x 8192,
-and what 8192 bodies do to each other, all in single precision. `benchmarks.gpu.record` times all their
-configurations.
+and the accelerations of 8192 bodies with masses of both signs, all in single precision.
+`benchmarks.gpu.record` times all their configurations.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from ciq_ray.kernels import CudaKernel, Tensor
 from searchers import Choice, PowerOfTwo, Range
@@ -23,7 +21,9 @@ _SIZE = 1024
 _SIDE = 8192
 _BODIES = 8192
 _SOFTENING = 0.1
-_CHUNK = 512
+"""Added to the square of each distance."""
+_REFERENCE_ROWS = 512
+"""Rows that the reference of the bodies makes at once, to need less memory."""
 
 _HEAT = r"""
 #if UNROLL
@@ -202,6 +202,7 @@ extern "C" __global__ void transpose(const float *__restrict__ matrix, float *__
 _NBODY = r"""
 constexpr int kUnroll = UNROLL;
 
+// those after the last have no mass, and so no pull: THREADS need not divide BODIES
 __device__ float4 body(const float4 *all, int i) {
     if (i >= BODIES) return make_float4(0, 0, 0, 0);
 #if PACKED
@@ -436,16 +437,16 @@ TRANSPOSE = CudaKernel(
 
 
 def _nbody_reference(arrays: dict[str, Any]) -> Any:
-    bodies = np.asarray(arrays["bodies"], dtype=np.float64)
+    bodies = arrays["bodies"].double()
     places, masses = bodies[:, :3], bodies[:, 3]
     squares = (places * places).sum(1)
-    found = np.zeros_like(bodies)
-    for start in range(0, _BODIES, _CHUNK):
-        some = slice(start, start + _CHUNK)
+    found = bodies.new_zeros(bodies.shape)
+    for start in range(0, _BODIES, _REFERENCE_ROWS):
+        some = slice(start, start + _REFERENCE_ROWS)
         squared = squares[some, None] + squares - 2 * places[some] @ places.T + _SOFTENING
-        pull = masses / (squared * np.sqrt(squared))
+        pull = masses / squared**1.5
         found[some, :3] = pull @ places - pull.sum(1)[:, None] * places[some]
-    return found.astype(np.float32)
+    return found.float()
 
 
 def _nbody_grid(meta: dict[str, Any]) -> tuple[int]:

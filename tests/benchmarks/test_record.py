@@ -80,11 +80,17 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_timed(run: Run, t
 
 @pytest.mark.parametrize(
     ("kernel", "recorded"),
-    [("heat", "heat_256"), ("matrix_vector", "matrix_vector_8k"), ("sgemm", "sgemm_1k")],
+    [
+        ("heat", "heat_256"),
+        ("matrix_vector", "matrix_vector_8k"),
+        ("sgemm", "sgemm_1k"),
+        ("transpose", "transpose_8k"),
+        ("nbody", "nbody_8k"),
+    ],
 )
 def test_what_was_recorded_of_a_kernel_is_its_whole_space(kernel: str, recorded: str) -> None:
     space = record.UNSEEN[kernel].space
-    assert set(record.UNSEEN) == {"heat", "matrix_vector", "sgemm"}
+    assert set(record.UNSEEN) == {"heat", "matrix_vector", "sgemm", "transpose", "nbody"}
     found = landscape.load(recorded)
     assert found.parameters == tuple(space.names)
     assert found.keys == tuple(tuple(config.values()) for config in record.configs_of(space).values())

@@ -140,16 +140,34 @@ def test_edges_are_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_spaces_have_no_edges() -> None:
-    few, many = (Space({f"x{i}": Range(1, 4) for i in range(n)}) for n in (7, 8))
-    assert BayesianSearch(few)._features.n_features == 8
-    assert BayesianSearch(many)._features.n_features == 8
+    few = {f"x{i}": Range(0, 7) for i in range(5)}
+    assert Space(few).size == 32768
+    assert BayesianSearch(Space(few))._features.n_features == 5 + 1
+    assert BayesianSearch(Space({**few, "more": Boolean()}))._features.n_features == 5 + 1
 
 
 def test_many_parameters_have_no_more_columns() -> None:
-    """A model of more than 32 features costs more; those that divisibility would add are left out."""
+    """A model of more than 32 features costs more; what divisibility and edges would add is left out."""
     few, many = (Space({f"x{i}": Range(1, 16) for i in range(n)}) for n in (16, 17))
     assert BayesianSearch(few)._features.n_features == 32
     assert BayesianSearch(many)._features.n_features == 17
+
+
+@pytest.mark.parametrize(
+    ("flags", "numbers", "expected"),
+    [(25, 3, 25 + 3 * 2 + 1), (26, 3, 26 + 3 * 2), (27, 3, 27 + 3 + 1), (29, 3, 29 + 3)],
+)
+def test_as_many_columns_as_there_is_place_for(flags: int, numbers: int, expected: int) -> None:
+    """Divisibility before edges."""
+    names = [f"f{i}" for i in range(flags)]
+    space = Space(
+        {
+            **{name: Boolean() for name in names},
+            **{f"n{i}": Range(16, 256, step=16) for i in range(numbers)},
+        },
+        constraints=[" + ".join(names) + " <= 1", "n0 + n1 + n2 <= 240"],
+    )
+    assert BayesianSearch(space)._features.n_features == expected
 
 
 def test_a_batch_is_spread() -> None:
