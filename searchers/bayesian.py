@@ -314,11 +314,11 @@ class BayesianSearch(SpaceSearcher):
         if self._translation is None:
             space = self._known_space()
             plain, small = Features(space), self._scores_all
-            wanted = (
-                ((True, small), (True, False), (False, small)) if plain.n_features < MOST_FEATURES else ()
-            )
-            finer = (Features(space, divisibility=by_two, edges=edges) for by_two, edges in wanted)
-            self._translation = next((made for made in finer if made.n_features <= MOST_FEATURES), plain)
+            choices = ((True, small), (True, False), (False, small))
+            finer = (Features(space, divisibility=by_two, edges=edges) for by_two, edges in choices)
+            fitting = (made for made in finer if made.n_features <= MOST_FEATURES)
+            # made one after the other until one fits, and not at all where none can
+            self._translation = next(fitting, plain) if plain.n_features < MOST_FEATURES else plain
         return self._translation
 
     @property

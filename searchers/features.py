@@ -118,10 +118,9 @@ def _scaled_room(space: Space) -> Floats | None:
     return None if np.bincount(found).max() > _MOST_ALIKE * len(found) else _scaled(found)
 
 
-def _scaled(numbers: npt.NDArray[np.int64]) -> Floats | None:
-    """From 0 to 1; ``None`` if they are all the same."""
-    spread = np.ptp(numbers)
-    return (numbers - numbers.min()) / spread if spread else None
+def _scaled(numbers: npt.NDArray[np.int64]) -> Floats:
+    """From 0 to 1; not all of them are the same."""
+    return np.asarray((numbers - numbers.min()) / np.ptp(numbers))
 
 
 def _places(param: Permutation, levels: npt.NDArray[np.int32]) -> Floats:
