@@ -14,18 +14,24 @@ PROCESSES = pytest.mark.parametrize("kind", [MultiProcessWorker, IsoMultiProcess
 
 
 @pytest.fixture
-def counted(tmp_path):
+def measured(tmp_path):
+    """A file with a byte for each time the baseline has been measured."""
+    path = tmp_path / "measured"
+    path.touch()
+    return path
+
+
+def measure(path):
+    """Counts one measurement more: how many there are with it, in whatever processes they run."""
+    with path.open("ab", buffering=0) as file:
+        file.write(b"x")
+        return file.tell()  # Where this write ended: the file's size may have another's in it.
+
+
+@pytest.fixture
+def counted(measured):
     """An objective whose baseline gives how often it has been measured so far."""
-
-    def objective(config):
-        if config:
-            return config["x"]
-        path = str(tmp_path / "measured")
-        with open(path, "a") as file:
-            file.write("x")
-        return os.stat(path).st_size
-
-    return objective
+    return lambda config: config["x"] if config else measure(measured)
 
 
 @PROCESSES
@@ -39,13 +45,15 @@ def test_measured_first_and_again_each_generation(opened, kind, counted):
 
 
 @PROCESSES
-def test_measured_in_each_slot(opened, kind, counted):
+def test_measured_in_each_slot(opened, kind, counted, measured):
     def objective(config):
-        if config:
-            time.sleep(0.2)
+        while config and measured.stat().st_size < 2:  # Keeps its slot until the other one is at work, too.
+            time.sleep(0.01)
         return counted(config)
 
-    reports = opened(kind, objective, num_workers=2, baseline_config={}).evaluate({"x": 1}, {"x": 1})
+    driver = opened(kind, objective, num_workers=2, baseline_config={}, task_timeout=30)
+    reports = driver.evaluate({"x": 1}, {"x": 1})
+    assert [report.outcome.status for report in reports] == ["ok", "ok"]
     assert {report.baseline for report in reports} == {(1.0,), (2.0,)}
 
 
@@ -60,15 +68,10 @@ def test_a_new_process_measures_its_own(opened, counted):
     assert [report.baseline for report in reports] == [(1.0,), (2.0,)]
 
 
-def test_the_loop_measures_once_for_all(opened, tmp_path):
+def test_the_loop_measures_once_for_all(opened, counted):
     async def objective(config):
         await asyncio.sleep(0.02)
-        if config:
-            return config["x"]
-        path = str(tmp_path / "measured")
-        with open(path, "a") as file:
-            file.write("x")
-        return os.stat(path).st_size
+        return counted(config)
 
     driver = opened(AsyncWorker, objective, num_workers=4, baseline_config={})
     first = driver.evaluate(*[{"x": 1}] * 8, generation=0)
