@@ -22,6 +22,7 @@ NAMES = (
     "scale",
     "race",
     "compile_farm",
+    "large_spaces",
     "quality",
 )
 

@@ -28,9 +28,19 @@ _RECENT = 32
 _MODEL_FIRST = 200
 """Proposals of the model whatever evaluations cost: together they cost some seconds."""
 _MODEL_BUDGET = 1000
-_MODEL_EVERY = 8
+_LATE_EVERY = 8
+_POOL = 32
+"""Nothing is bred from fewer: all that follow would resemble these."""
+_MODEL_PARAMETERS = 16
+"""Of so many parameters in a large space, one proposal in as many is the model's, and at most every other."""
 _SURVIVORS = 64
-_CHILDREN = 64
+_LEAST_PARENTS = 8
+_OBSERVATIONS_EACH = 64
+"""For so many observations there is one parent. Few find what is good soon, many go on finding."""
+_LEAST_DIFFERENCES, _COLUMNS_EACH = 2, 8
+"""Parents differ in one column of so many: otherwise they are often one, in variants that are alike."""
+_CHILDREN = 8
+"""Bred at a time, so that parents are not those of long ago."""
 
 
 class AutoSearch(BayesianSearch):
@@ -39,16 +49,23 @@ class AutoSearch(BayesianSearch):
     What it does when:
 
     * At first `initial_population` random configurations, after `initial_configs`.
-    * Then Bayesian optimisation (`BayesianSearch`): the fewest evaluations to a good configuration, on small
-      spaces (all configurations are scored) as on huge ones, with one objective or several, with failures,
-      with noise. It notices when its model has nothing more to offer, and then most proposals are neighbours
-      and children of the best or come from models of parts of the space, so that it does not stop where a
-      smooth model is blind.
+    * Then Bayesian optimisation (`BayesianSearch`): the fewest evaluations to a good configuration, with one
+      objective or several, with failures, with noise. It notices when its model has nothing more to offer,
+      and then most proposals are neighbours and children of the best or come from models of parts of the
+      space, so that it does not stop where a smooth model is blind.
+    * In a space of more than 32,768 configurations, with one objective, the model takes turns with evolution
+      once 32 outcomes are known: every other proposal is a child of the best, bred as `GeneticSearch` does.
+      With more than 47 parameters the model has fewer turns, one for every 16 parameters (one of six with 96
+      to 111), and of the first 32 random candidates take the others. A model sees only some thousand
+      configurations around the best; what it misses there, a population finds.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
-      proposals are children of the 64 best (by value, or by NSGA-II's ranks and crowding with several
-      objectives), bred as `GeneticSearch` does; every eighth is the model's.
+      proposals are children (of the best by value, or by NSGA-II's ranks and crowding with several
+      objectives); every eighth is the model's.
     * When evaluations take less than 20 ms (the median of the last 32 that report `run_s`), all are after the
       first 200: a child costs a tenth of a millisecond, a proposal of the model some milliseconds.
+
+    There are 8 parents at first, and one for every 64 observations later, up to 64: the best that differ from
+    each other in an eighth of the parameters, and in two at least.
 
     Args:
         space: See `SpaceSearcher`.
@@ -86,10 +103,20 @@ class AutoSearch(BayesianSearch):
             self._unranked.append(trial.index)
 
     def _propose_by_model(self, n: int) -> int:
-        late = len(self._observed) >= _MODEL_BUDGET
-        if (late and len(self._trials) % _MODEL_EVERY) or self._cheap():
+        every = self._model_every()
+        if len(self._trials) % every or self._cheap():
             return self._breed(n)
-        return super()._propose_by_model(1 if late else n)
+        return super()._propose_by_model(1 if every > 1 else n)
+
+    def _model_every(self) -> int:
+        """One of how many proposals is the model's, where evaluations are not cheap."""
+        every = _LATE_EVERY if len(self._observed) >= _MODEL_BUDGET else 1
+        if self._scores_all or self.n_objectives > 1:
+            return every
+        share = self._known_space().encoding.n_parameters // _MODEL_PARAMETERS
+        if share <= 2 and len(self._observed) < _POOL:
+            return every
+        return max(every, share, 2)
 
     def _cheap(self) -> bool:
         if len(self._observed) < _MODEL_FIRST:
@@ -105,6 +132,8 @@ class AutoSearch(BayesianSearch):
 
     def _breed(self, n: int) -> int:
         """Admit one child of the survivors that is new."""
+        if len(self._observed) < _POOL:
+            return len(self._admit_random(1))
         while self._offspring:
             if self._admit(self._offspring.popleft()[None, :]):
                 return 1
@@ -112,10 +141,11 @@ class AutoSearch(BayesianSearch):
         if not candidates:  # all have been measured again, and failed
             return len(self._admit_random(n))
         losses = np.array([self._losses(self._outcome(index)) for index in candidates])
-        n_parents = min(_SURVIVORS, max(2, len(self._observed) // 4))
-        self._survivors = [candidates[i] for i in select(losses, n_parents, self._rng).tolist()]
+        self._survivors = [candidates[i] for i in select(losses, _SURVIVORS, self._rng).tolist()]
         self._unranked.clear()
-        children = offspring(self._known_space(), self._rows_of(self._survivors), _CHILDREN, self._rng)
+        n_parents = max(_LEAST_PARENTS, len(self._observed) // _OBSERVATIONS_EACH)
+        parents = _apart(self._rows_of(self._survivors), n_parents)
+        children = offspring(self._known_space(), parents, _CHILDREN, self._rng)
         self._offspring.extend(children[i] for i in self._fresh(children))
         if self._offspring:
             return self._breed(n)
@@ -135,3 +165,14 @@ class AutoSearch(BayesianSearch):
         self._survivors = positions("survivors", state["survivors"], count)
         self._unranked = positions("unranked", state["unranked"], count)
         self._offspring = deque(rows_of("offspring", state["offspring"], self._known_space()))
+
+
+def _apart(rows: Matrix, n: int) -> Matrix:
+    """The first `n` rows that are not alike, filled up with the first of the others."""
+    least = max(_LEAST_DIFFERENCES, rows.shape[1] // _COLUMNS_EACH)
+    chosen: list[int] = []
+    others: list[int] = []
+    for place, row in enumerate(rows):
+        alike = ((rows[chosen] != row).sum(axis=1) < least).any()
+        (others if alike else chosen).append(place)
+    return np.asarray(rows[[*chosen, *others][:n]])
