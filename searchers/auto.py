@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from searchers import effort
 from searchers.bayesian import BayesianSearch
@@ -30,17 +31,19 @@ _MODEL_FIRST = 200
 _MODEL_BUDGET = 1000
 _LATE_EVERY = 8
 _POOL = 32
-"""Nothing is bred from fewer: all that follow would resemble these."""
+"""No turns before so many successes: all that are bred from fewer would resemble these."""
 _MODEL_PARAMETERS = 16
 """Of so many parameters in a large space, one proposal in as many is the model's, and at most every other."""
 _SURVIVORS = 64
 _LEAST_PARENTS = 8
 _OBSERVATIONS_EACH = 64
 """For so many observations there is one parent. Few find what is good soon, many go on finding."""
-_LEAST_DIFFERENCES, _COLUMNS_EACH = 2, 8
-"""Parents differ in one column of so many: otherwise they are often one, in variants that are alike."""
+_LEAST_DIFFERENCES, _PARAMETERS_EACH = 2, 8
+"""Parents differ in two parameters and in one of eight: otherwise they are often one, in variants alike."""
 _CHILDREN = 8
-"""Bred at a time, so that parents are not those of long ago."""
+"""Bred at a time, so that parents are not those of long ago; twice as many if none is new, ..."""
+_MOST_CHILDREN = 256
+"""... up to so many."""
 
 
 class AutoSearch(BayesianSearch):
@@ -54,18 +57,18 @@ class AutoSearch(BayesianSearch):
       and then most proposals are neighbours and children of the best or come from models of parts of the
       space, so that it does not stop where a smooth model is blind.
     * In a space of more than 32,768 configurations, with one objective, the model takes turns with evolution
-      once 32 outcomes are known: every other proposal is a child of the best, bred as `GeneticSearch` does.
+      once there are 32 successes: every other proposal is a child of the best, bred as `GeneticSearch` does.
       With more than 47 parameters the model has fewer turns, one for every 16 parameters (one of six with 96
-      to 111), and of the first 32 random candidates take the others. A model sees only some thousand
+      to 111), and before the 32nd outcome the others are random. A model sees only some thousand
       configurations around the best; what it misses there, a population finds.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children (of the best by value, or by NSGA-II's ranks and crowding with several
-      objectives); every eighth is the model's.
+      objectives); every eighth is the model's, fewer with more than 143 parameters in a large space.
     * When evaluations take less than 20 ms (the median of the last 32 that report `run_s`), all are after the
       first 200: a child costs a tenth of a millisecond, a proposal of the model some milliseconds.
 
-    There are 8 parents at first, and one for every 64 observations later, up to 64: the best that differ from
-    each other in an eighth of the parameters, and in two at least.
+    There are 8 parents at first, and one for every 64 observations later, up to 64: if there are so many, the
+    best that differ from each other in an eighth of the parameters, and in two at least.
 
     Args:
         space: See `SpaceSearcher`.
@@ -105,7 +108,7 @@ class AutoSearch(BayesianSearch):
     def _propose_by_model(self, n: int) -> int:
         every = self._model_every()
         if len(self._trials) % every or self._cheap():
-            return self._breed(n)
+            return self._breed()
         return super()._propose_by_model(1 if every > 1 else n)
 
     def _model_every(self) -> int:
@@ -113,10 +116,11 @@ class AutoSearch(BayesianSearch):
         every = _LATE_EVERY if len(self._observed) >= _MODEL_BUDGET else 1
         if self._scores_all or self.n_objectives > 1:
             return every
-        share = self._known_space().encoding.n_parameters // _MODEL_PARAMETERS
-        if share <= 2 and len(self._observed) < _POOL:
+        turns = self._known_space().encoding.n_parameters // _MODEL_PARAMETERS
+        successes = len(self._survivors) + len(self._unranked)  # all of them, as long as they are few
+        if successes < _POOL and (turns <= 2 or len(self._observed) >= _POOL):
             return every
-        return max(every, share, 2)
+        return max(every, turns, 2)
 
     def _cheap(self) -> bool:
         if len(self._observed) < _MODEL_FIRST:
@@ -130,26 +134,36 @@ class AutoSearch(BayesianSearch):
                 break
         return bool(took) and statistics.median(took) < _CHEAP_S
 
-    def _breed(self, n: int) -> int:
-        """Admit one child of the survivors that is new."""
+    def _breed(self) -> int:
+        """Admit a child of the survivors that is new, or where there is none what the model proposes."""
         if len(self._observed) < _POOL:
             return len(self._admit_random(1))
-        while self._offspring:
+        while self._offspring or self._fill_offspring():
             if self._admit(self._offspring.popleft()[None, :]):
                 return 1
+        return len(self._admit_random(1)) if self._cheap() else super()._propose_by_model(1)
+
+    def _fill_offspring(self) -> bool:
+        """Breed until some are new, with tight constraints few are valid; returns whether there are any."""
         candidates = [i for i in dict.fromkeys([*self._survivors, *self._unranked]) if self._outcome(i).ok]
+        self._survivors, self._unranked = [], []
         if not candidates:  # all have been measured again, and failed
-            return len(self._admit_random(n))
+            return False
         losses = np.array([self._losses(self._outcome(index)) for index in candidates])
         self._survivors = [candidates[i] for i in select(losses, _SURVIVORS, self._rng).tolist()]
-        self._unranked.clear()
+        parents, n_children = self._parents(), _CHILDREN
+        while not self._offspring and n_children <= _MOST_CHILDREN:
+            children = offspring(self._known_space(), parents, n_children, self._rng)
+            self._offspring.extend(children[i] for i in self._fresh(children))
+            n_children *= 2
+        return bool(self._offspring)
+
+    def _parents(self) -> Matrix:
+        """The best survivors that are not variants of one, filled up with the best of the others."""
+        space, rows = self._known_space(), self._rows_of(self._survivors)
         n_parents = max(_LEAST_PARENTS, len(self._observed) // _OBSERVATIONS_EACH)
-        parents = _apart(self._rows_of(self._survivors), n_parents)
-        children = offspring(self._known_space(), parents, _CHILDREN, self._rng)
-        self._offspring.extend(children[i] for i in self._fresh(children))
-        if self._offspring:
-            return self._breed(n)
-        return len(self._admit_random(n))
+        chosen = _apart(space.encoding.states(rows, space.inactive(rows)), n_parents)
+        return np.asarray(rows[chosen])
 
     def _algorithm_state(self) -> dict[str, Any]:
         return {
@@ -167,12 +181,12 @@ class AutoSearch(BayesianSearch):
         self._offspring = deque(rows_of("offspring", state["offspring"], self._known_space()))
 
 
-def _apart(rows: Matrix, n: int) -> Matrix:
-    """The first `n` rows that are not alike, filled up with the first of the others."""
-    least = max(_LEAST_DIFFERENCES, rows.shape[1] // _COLUMNS_EACH)
+def _apart(states: npt.NDArray[np.int64], n: int) -> list[int]:
+    """The first `n` rows of (rows, parameters) that are not alike, filled up with the first of the others."""
+    least = max(_LEAST_DIFFERENCES, states.shape[1] // _PARAMETERS_EACH)
     chosen: list[int] = []
     others: list[int] = []
-    for place, row in enumerate(rows):
-        alike = ((rows[chosen] != row).sum(axis=1) < least).any()
+    for place, row in enumerate(states):
+        alike = ((states[chosen] != row).sum(axis=1) < least).any()
         (others if alike else chosen).append(place)
-    return np.asarray(rows[[*chosen, *others][:n]])
+    return [*chosen, *others][:n]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from searchers.encoding import Matrix
 from searchers.offspring import offspring
 from searchers.outcome import Candidate
 from searchers.testing import SPACES, loss
+from searchers.trial import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -22,17 +25,26 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counted(AutoSearch):
-    """Notes who made each proposal."""
+    """Notes which proposals are the model's and which are random; the others are children."""
 
     def __init__(self, space: Space, **options: object) -> None:
         super().__init__(space, **options)  # type: ignore[arg-type]
-        self.bred: set[int] = set()
+        self.modelled: set[int] = set()
+        self.random: set[int] = set()
 
-    def _breed(self, n: int) -> int:
+    def _choose(self, outlook: Any) -> Matrix | None:
+        self.modelled.add(self.n_proposed)
+        return super()._choose(outlook)
+
+    def _admit_random(self, n: int, **options: Any) -> list[Trial]:
         before = self.n_proposed
-        made = super()._breed(n)
-        self.bred |= set(range(before, self.n_proposed))
+        made = super()._admit_random(n, **options)
+        self.random |= set(range(before, self.n_proposed))
         return made
+
+    @property
+    def bred(self) -> set[int]:
+        return set(range(self.n_proposed)) - self.modelled - self.random
 
 
 def plane() -> Space:
@@ -75,23 +87,71 @@ def test_late_one_of_eight_is_the_models(monkeypatch: pytest.MonkeyPatch, batch:
 
 @pytest.mark.parametrize("batch", [1, 8, 16])
 @pytest.mark.parametrize(
-    ("space", "of_the_model"),
+    ("space", "first", "every"),
     [
-        pytest.param(plane, lambda index: True, id="small"),
-        pytest.param(SPACES["huge"], lambda index: index < 32 or index % 2 == 0, id="20 parameters"),
-        pytest.param(lambda: flags(47), lambda index: index < 32 or index % 2 == 0, id="47 parameters"),
-        pytest.param(lambda: flags(48), lambda index: index < 10 or index % 3 == 0, id="48 parameters"),
-        pytest.param(lambda: flags(120), lambda index: index < 10 or index % 7 == 0, id="120 parameters"),
+        pytest.param(plane, 10, 1, id="small"),
+        pytest.param(SPACES["huge"], 10, 2, id="20 parameters"),
+        pytest.param(lambda: flags(47), 10, 2, id="47 parameters"),
+        pytest.param(lambda: flags(48), 32, 3, id="48 parameters"),
+        pytest.param(lambda: flags(120), 32, 7, id="120 parameters"),
     ],
 )
 def test_in_a_large_space_they_take_turns(
-    space: Callable[[], Space], of_the_model: Callable[[int], bool], batch: int
+    space: Callable[[], Space], first: int, every: int, batch: int
 ) -> None:
-    """The first ten are random, and nobody's turn; so are the rest of a first batch."""
+    """Random ones are only among the first: ten, or with many parameters 32, besides the model's turns."""
     searcher = Counted(space(), seed=3)
     drive(searcher, 80, batch)
-    first = max(10, batch)
-    assert searcher.bred == {index for index in range(first, 80) if not of_the_model(index)}
+    begin = max(10, batch)
+    turns = {index for index in range(80) if index % every == 0 or (first < 32 and index < 32)}
+    assert searcher.modelled == turns - set(range(begin))
+    assert searcher.random == set(range(begin)) | (set(range(first)) - turns)
+    assert len(searcher.bred) == 80 - len(searcher.modelled | searcher.random)
+
+
+def tight() -> Space:
+    """One configuration in a hundred is valid."""
+    constraint = " + ".join(f"{i + 3} * x{i}" for i in range(12))
+    return Space({f"x{i}": Range(0, 99) for i in range(12)}, constraints=[f"({constraint}) % 101 == 0"])
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_where_hardly_a_child_is_valid_nothing_is_left_to_chance(batch: int) -> None:
+    searcher = Counted(tight(), seed=3)
+    drive(searcher, 96, batch)
+    assert searcher.random == set(range(max(10, batch)))
+    assert {index for index in range(32, 96) if index % 2 == 0} <= searcher.modelled
+    assert searcher.bred
+
+
+def test_few_successes_are_left_to_the_model() -> None:
+    searcher = Counted(SPACES["huge"](), seed=3)
+    for index in range(64):
+        (candidate,) = searcher.ask(1)
+        searcher.tell(candidate.id, told(candidate) if index % 3 == 0 else Outcome("run_error"))
+    assert not searcher.bred
+    drive(searcher, 60)
+    assert searcher.bred
+
+
+@pytest.mark.parametrize("kept", [20, 40])
+@pytest.mark.parametrize(
+    "space", [SPACES["huge"], lambda: flags(120)], ids=["20 parameters", "120 parameters"]
+)
+def test_restored_it_goes_on(space: Callable[[], Space], kept: int) -> None:
+    searcher = AutoSearch(space(), seed=3)
+    drive(searcher, kept)
+    pending = searcher.ask(5)
+    restored = AutoSearch(space(), seed=4)
+    restored.set_state(json.loads(json.dumps(searcher.get_state())))
+    for one in (searcher, restored):
+        for candidate in pending:
+            one.tell(candidate.id, told(candidate))
+    for _ in range(24):
+        (candidate,), (same,) = searcher.ask(1), restored.ask(1)
+        assert same == candidate
+        searcher.tell(candidate.id, told(candidate))
+        restored.tell(candidate.id, told(candidate))
 
 
 def test_several_objectives_are_left_to_the_model() -> None:
@@ -135,15 +195,28 @@ def test_the_more_is_known_the_more_parents(parents: list[int]) -> None:
 
 
 def test_parents_are_not_variants_of_one() -> None:
-    rows = np.array([[5, 5, 5], [5, 5, 6], [5, 5, 7], [5, 6, 7], [1, 2, 3]])
-    assert module._apart(rows, 2).tolist() == [[5, 5, 5], [5, 6, 7]]
-    assert module._apart(rows, 4).tolist() == [[5, 5, 5], [5, 6, 7], [1, 2, 3], [5, 5, 6]]
+    states = np.array([[5, 5, 5], [5, 5, 6], [5, 5, 7], [5, 6, 7], [1, 2, 3]])
+    assert module._apart(states, 2) == [0, 3]
+    assert module._apart(states, 4) == [0, 3, 4, 1]
     wide = np.zeros((3, 80), dtype=int)
     wide[1, :9], wide[2, :10] = 1, 1
-    assert module._apart(wide, 2).tolist() == wide[[0, 2]].tolist()
+    assert module._apart(wide, 2) == [0, 2]
 
 
-@pytest.mark.parametrize(("run_s", "compile_s", "bred"), [(0.001, None, 30), (0.001, 1.0, 0), (0.5, None, 0)])
+def test_what_is_absent_makes_no_variants() -> None:
+    """Parents differ in what they are, not in the levels of parameters that they do not have."""
+    kinds = "abcd"
+    ranges = {f"{kind}{i}": Range(0, 99, when=f"kind == '{kind}'") for kind in kinds for i in range(2)}
+    space = Space({"kind": Choice(list(kinds)), "always": Range(0, 99)} | ranges)
+    searcher = AutoSearch(space, seed=3)
+    drive(searcher, 300, run_s=0.001)
+    rows = searcher._parents()
+    states = space.encoding.states(rows, space.inactive(rows))
+    assert len(rows) == 8
+    assert min((states[i] != states[j]).sum() for i in range(8) for j in range(i)) >= 2
+
+
+@pytest.mark.parametrize(("run_s", "compile_s", "bred"), [(0.001, None, 8), (0.001, 1.0, 0), (0.5, None, 0)])
 def test_cheap_evaluations(run_s: float, compile_s: float | None, bred: int) -> None:
     """They are not worth a model; compiling is part of what an evaluation takes."""
     searcher = Counted(plane(), seed=3)
