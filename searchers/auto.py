@@ -41,9 +41,9 @@ _OBSERVATIONS_EACH = 64
 _LEAST_DIFFERENCES, _PARAMETERS_EACH = 2, 8
 """Parents differ in two parameters and in one of eight: otherwise they are often one, in variants alike."""
 _CHILDREN = 8
-"""Bred at a time, so that parents are not those of long ago; twice as many if none is new, ..."""
+"""Bred at a time, so that parents are not those of long ago. If none is new, it is the model's turn; ..."""
 _MOST_CHILDREN = 256
-"""... up to so many."""
+"""... where evaluations are cheap, more are bred, up to so many."""
 
 
 class AutoSearch(BayesianSearch):
@@ -144,7 +144,7 @@ class AutoSearch(BayesianSearch):
         return len(self._admit_random(1)) if self._cheap() else super()._propose_by_model(1)
 
     def _fill_offspring(self) -> bool:
-        """Breed until some are new, with tight constraints few are valid; returns whether there are any."""
+        """Breed some that are new; returns whether there are any. With tight constraints few are valid."""
         candidates = [i for i in dict.fromkeys([*self._survivors, *self._unranked]) if self._outcome(i).ok]
         self._survivors, self._unranked = [], []
         if not candidates:  # all have been measured again, and failed
@@ -152,7 +152,8 @@ class AutoSearch(BayesianSearch):
         losses = np.array([self._losses(self._outcome(index)) for index in candidates])
         self._survivors = [candidates[i] for i in select(losses, _SURVIVORS, self._rng).tolist()]
         parents, n_children = self._parents(), _CHILDREN
-        while not self._offspring and n_children <= _MOST_CHILDREN:
+        most = _MOST_CHILDREN if self._cheap() else _CHILDREN
+        while not self._offspring and n_children <= most:
             children = offspring(self._known_space(), parents, n_children, self._rng)
             self._offspring.extend(children[i] for i in self._fresh(children))
             n_children *= 2
