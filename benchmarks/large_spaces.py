@@ -175,12 +175,12 @@ def _claims(scores: Scores, budgets: tuple[int, ...]) -> list[Claim]:
 
 def _milliseconds(found: Found, problem: str, side: str) -> str:
     """Processor time of a suggestion, the mean over all runs."""
-    each = [spent / len(curve) for task, (curve, spent) in found.items() if _is(task, problem, side)]
+    each = [
+        spent / len(curve)
+        for task, (curve, spent) in found.items()
+        if (task.problem, task.side) == (problem, side)
+    ]
     return f"{1000 * sum(each) / len(each):.3g}"
-
-
-def _is(task: Task, problem: str, side: str) -> bool:
-    return (task.problem, task.side) == (problem, side)
 
 
 def _steps(curve: list[float]) -> list[list[Any]]:

@@ -135,7 +135,10 @@ class AutoSearch(BayesianSearch):
         return bool(took) and statistics.median(took) < _CHEAP_S
 
     def _breed(self) -> int:
-        """Admit a child of the survivors that is new, or where there is none what the model proposes."""
+        """Admit a child of the survivors that is new, and a random row while little is known.
+
+        Where no child is new it is the model's turn, or that of chance where evaluations are cheap.
+        """
         if len(self._observed) < _POOL:
             return len(self._admit_random(1))
         while self._offspring or self._fill_offspring():
@@ -188,6 +191,8 @@ def _apart(states: npt.NDArray[np.int64], n: int) -> list[int]:
     chosen: list[int] = []
     others: list[int] = []
     for place, row in enumerate(states):
+        if len(chosen) == n:
+            break
         alike = ((states[chosen] != row).sum(axis=1) < least).any()
         (others if alike else chosen).append(place)
     return [*chosen, *others][:n]
