@@ -224,7 +224,7 @@ class SpaceSearcher(TuneContract):
 
     @property
     def finished(self) -> bool:
-        """True once `ask` will return nothing more, whatever is told."""
+        """True once `ask` will return nothing more, unless it is told to evaluate something once more."""
         if self._again or self._initial or self._ready:
             return False
         return self._exhausted or self._finished()

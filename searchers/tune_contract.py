@@ -142,8 +142,9 @@ class TuneContract(Searcher):
         self.learn_journal()
         candidates = self.ask(1)
         if not candidates:
-            # with nothing running Ray Tune waits a full second for each None, to no purpose
-            return None if self.has_running_trials and not self.finished else str(self.FINISHED)
+            # one that runs may be lost, and tried again; with nothing running Ray Tune would wait a full
+            # second for each None, to no purpose
+            return None if self.has_running_trials else str(self.FINISHED)
         self._tune_ids[trial_id] = int(candidates[0].id)
         config = candidates[0].config
         return config if isinstance(config, dict) else {"config": config}

@@ -79,6 +79,21 @@ class TunePromises:
         else:
             pytest.fail("never finished")
 
+    def test_the_last_one_may_be_lost(self) -> None:
+        """It is not over while a trial runs, for that one may have to be tried again."""
+        searcher = self.make(Space({"x": Range(0, 2)}), metric="time", mode="min", seed=1)
+        running = searcher.suggest("t0")
+        for i in range(1, 50):
+            if not isinstance(config := searcher.suggest(f"t{i}"), dict):
+                break
+            searcher.on_trial_complete(f"t{i}", {"time": float(i)})
+        assert config is None
+        searcher.on_trial_complete("t0", {"ciq_status": "lost"})
+        assert searcher.suggest("again") == running
+        searcher.on_trial_complete("again", {"time": 0.0})
+        assert searcher.best is not None
+        assert searcher.best[0].config == running
+
     def test_points_evaluated_elsewhere(self) -> None:
         """They are learnt from and not proposed again."""
         space = Space({"x": Range(0, 9)})
