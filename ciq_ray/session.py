@@ -91,7 +91,7 @@ class Session:
         self.task_timeout = task_timeout if task_timeout is not None else header.get("task_timeout")
         # as they were when the run began, whatever is in the environment and in the cache by now
         self.options = effective_options(search) if resume_folder is None else search.searcher_options
-        self.warm_start = WarmStart(search, self.options)
+        self.warm_start = WarmStart(search, self.options, self.worker_kwargs)
         self.cached_rows = self.warm_start.rows() if resume_folder is None else header.get("cached_rows", [])
         seed = header.get("seed", search.seed)
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) >> 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ciq_ray.cache import LocalAutotuneCache, StrictLocalAutotuneCache
+from ciq_ray._types.enums import WorkerTypes
+from ciq_ray.cache import LocalAutotuneCache, StrictLocalAutotuneCache, hardware
 from ciq_ray.errors import CiqError, JournalError
 from searchers.initial_population import InitialPopulationStrategy
 
@@ -20,6 +22,8 @@ __all__ = ["WarmStart", "cache_from_record", "cache_record"]
 
 logger = logging.getLogger(__name__)
 
+_OF_NODES: Final = ("num_gpus", "accelerator_type", "label_selector", "resources")
+"""Options of a RAY worker that decide what hardware its actors are on."""
 _CLASSES = {kind.__name__: kind for kind in (LocalAutotuneCache, StrictLocalAutotuneCache)}
 
 
@@ -31,16 +35,34 @@ class WarmStart:
     Args:
         search: The search.
         options: The options its searcher gets.
+        worker_options: The options its worker gets; those that say which nodes of a cluster are asked for are
+            a part of the hardware.
     """
 
-    def __init__(self, search: Search, options: dict[str, Any]) -> None:
+    def __init__(
+        self, search: Search, options: dict[str, Any], worker_options: Mapping[str, Any] | None = None
+    ) -> None:
         self._search = search
         self._options = options
+        self._worker_options = worker_options or {}
         self._latest: dict[str, Evaluation] = {}
 
     @cached_property
     def _cache(self) -> LocalAutotuneCache | None:
-        return _cache_of(self._search, self._options)
+        kind, path = _cache_kind(self._search, self._options)
+        if kind is None:
+            return None
+        where: dict[str, Any] = {} if path is None else {"path": path}
+        if nodes := self._nodes():
+            where["hardware"] = f"{hardware()}; {nodes}"
+        return kind(self._search, **where)
+
+    def _nodes(self) -> str:
+        """What is asked of the nodes of a cluster, nothing of which this machine may have."""
+        if self._search.worker_type is not WorkerTypes.RAY:
+            return ""
+        asked = {name: self._worker_options.get(name) for name in _OF_NODES}
+        return ", ".join(f"{name}={value!r}" for name, value in asked.items() if value)
 
     def rows(self) -> list[list[int]]:
         """Rows of configurations to begin with, at most 20, the most promising first."""
@@ -81,17 +103,19 @@ class WarmStart:
             logger.warning("the best configurations are not in the cache: %s", error)
 
 
-def _cache_of(search: Search, options: dict[str, Any]) -> LocalAutotuneCache | None:
+def _cache_kind(
+    search: Search, options: dict[str, Any]
+) -> tuple[type[LocalAutotuneCache] | None, Path | None]:
+    """The class of the cache, ``None`` for none, and its folder, ``None`` for the usual one."""
     wanted = search.cache
     if wanted is None:
         strategy = options.get("initial_population_strategy")
         wanted = strategy == InitialPopulationStrategy.FROM_BEST_AVAILABLE
     if wanted is False:
-        return None
+        return None, None
     if isinstance(wanted, type):
-        kind: type[LocalAutotuneCache] = wanted
-        return kind(search)
-    return LocalAutotuneCache(search, path=wanted if isinstance(wanted, Path) else None)
+        return wanted, None
+    return LocalAutotuneCache, wanted if isinstance(wanted, Path) else None
 
 
 def cache_record(cache: Any) -> Any:

@@ -89,7 +89,7 @@ def parsed(path: Path) -> SavedBestConfig | None:
         return _entry(data)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("the cache entry %s is skipped: %s: %s", path, type(error).__name__, error)
         return None
 

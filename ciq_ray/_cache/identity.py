@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from ciq_ray import settings
 from ciq_ray._version import __version__
 from ciq_ray.errors import ConfigurationError
 
@@ -27,12 +28,18 @@ _LIBRARIES: Final = ("numpy", "torch", "triton")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
-@functools.cache
 def hardware() -> str:
-    """Architecture and model of the processor, and the names of the NVIDIA GPUs, if there are any."""
-    return "; ".join([f"{platform.machine()} {_processor()}".strip(), *sorted(set(_gpus()))])
+    """Architecture and model of the processor, and the names of the NVIDIA GPUs, if there are any.
+
+    Where these are of several kinds, which of them CUDA is to see is a part of it.
+    """
+    kinds, visible = sorted(set(_gpus())), settings.visible_devices()
+    if len(kinds) > 1 and visible is not None:
+        kinds.append(f"{settings.ENV_VISIBLE_DEVICES}={visible}")
+    return "; ".join([f"{platform.machine()} {_processor()}".strip(), *kinds])
 
 
+@functools.cache
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -42,6 +49,7 @@ def _processor() -> str:
     return found[1].strip() if found else platform.processor()
 
 
+@functools.cache
 def _gpus() -> list[str]:
     """Names, from the driver's files, since asking its program takes tenths of a second at least."""
     files = sorted(_GPUS.glob("*/information"))

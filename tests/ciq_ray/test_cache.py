@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,9 @@ class TestIteration:
             {"best": [{"config": {}, "row": [0, 0, 0, 0], "values": []}]},
             {"best": [{"config": {}, "row": [0, 0, 0, 0], "values": [None]}]},
             {"best": [{"row": [0, 0, 0, 0], "values": [1.0]}]},
+            {"best": [{"config": {}, "row": [0, 0, 0, 0], "values": [10**400]}]},
             {"saved_at": "now"},
+            {"saved_at": 10**400},
             {"libraries": 1},
         ],
     )
@@ -251,6 +254,14 @@ def objective(config: dict[str, Any]) -> float:
 
 def other_objective(config: dict[str, Any]) -> float:
     return 2.0 * config["x"]
+
+
+@pytest.fixture
+def unknown_gpus() -> Iterator[None]:
+    """What GPUs there are is looked up anew, and forgotten again."""
+    identity._gpus.cache_clear()
+    yield
+    identity._gpus.cache_clear()
 
 
 class TestKeys:
@@ -313,25 +324,45 @@ class TestKeys:
         assert strict().best_available() == []
         assert found(of()) == [1]  # to the loose one it is a neighbour
 
+    @pytest.mark.usefixtures("unknown_gpus")
     def test_hardware_names_processor_and_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in "01":
             folder = tmp_path / f"0000:0{number}:00.0"
             folder.mkdir()
             (folder / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   42\n")
         monkeypatch.setattr(identity, "_GPUS", tmp_path)
-        text = identity.hardware.__wrapped__()
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        text = identity.hardware()
         assert text.endswith("; NVIDIA H100 80GB HBM3")
         assert text.startswith(os.uname().machine)
 
+    @pytest.mark.usefixtures("unknown_gpus")
+    def test_which_gpus_are_visible_counts_where_they_differ(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("L40S", "H100"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "information").write_text(f"Model: \t\t NVIDIA {name}\n")
+        monkeypatch.setattr(identity, "_GPUS", tmp_path)
+        assert identity.hardware().endswith("; NVIDIA H100; NVIDIA L40S")
+        files = []
+        for number in "01":
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", number)
+            assert identity.hardware().endswith(f"; NVIDIA L40S; CUDA_VISIBLE_DEVICES={number}")
+            files.append(of().file)
+        assert files[0] != files[1]
+
+    @pytest.mark.usefixtures("unknown_gpus")
     def test_hardware_by_nvidia_smi(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program = tmp_path / "nvidia-smi"
         program.write_text("#!/bin/sh\necho 'NVIDIA A100'\n")
         program.chmod(0o755)
         monkeypatch.setattr(identity, "_GPUS", tmp_path / "none")
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        assert identity.hardware.__wrapped__().endswith("; NVIDIA A100")
+        assert identity.hardware().endswith("; NVIDIA A100")
         program.write_text("#!/bin/sh\nexit 9\n")
-        assert "NVIDIA" not in identity.hardware.__wrapped__()
+        identity._gpus.cache_clear()
+        assert "NVIDIA" not in identity.hardware()
 
 
 def _file_name() -> str:

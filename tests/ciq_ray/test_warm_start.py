@@ -16,11 +16,13 @@ from ciq_ray.cache import (
     LocalAutotuneCache,
     StrictLocalAutotuneCache,
     best_configs_dir,
+    hardware,
     iter_cache_entries,
 )
 from ciq_ray.errors import ConfigurationError, JournalError
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
 from ciq_ray.searching import effective_options, make_searcher, raw_config
+from ciq_ray.warm_start import WarmStart
 from searchers import (
     DifferentialEvolutionSearch,
     InitialPopulationStrategy,
@@ -330,3 +332,18 @@ def test_resuming_a_run_whose_initial_config_has_a_condition_that_is_off(
     resumed = Search.resume(runs / "1", far, max_evaluations=3, disable_progress_bar=True)
     assert resumed.initial_configs == [given]
     assert len(resumed.start(num_workers=1)) == 3
+
+
+def test_what_is_asked_of_the_nodes_of_a_cluster_is_a_part_of_the_key() -> None:
+    """A machine without GPUs may start searches on pools of different ones."""
+
+    def hardware_of(worker_type: str, **options: Any) -> str:
+        warm = WarmStart(search(cache=True, worker_type=worker_type), {}, options)
+        assert warm._cache is not None
+        return warm._cache._blank.hardware
+
+    here = hardware_of("native", num_gpus=1)
+    assert here == hardware_of("ray") == hardware_of("ray", num_cpus=4, num_gpus=0) == hardware()
+    assert hardware_of("ray", num_gpus=1) == f"{here}; num_gpus=1"
+    pools = {hardware_of("ray", num_gpus=1, accelerator_type=name) for name in ("H100", "L40S")}
+    assert len(pools) == 2
