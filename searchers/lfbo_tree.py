@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LFBOTreeSearch"]
 
+_LEAST_KNOWN = 30
+"""With fewer outcomes a tree asks for one parameter or for none, and walks find a handful of neighbours."""
+
 
 class LFBOTreeSearch(LFBOPatternSearch):
     """LFBO pattern search that lets single trees say what to change, and to what.
@@ -31,7 +34,7 @@ class LFBOTreeSearch(LFBOPatternSearch):
     levels away, the present one included, the one that this tree calls good with the highest probability
     is kept, ties broken at random. A trial that ends where it began gives nothing. What the trials found
     is scored by the whole forest and selected as in `LFBOPatternSearch`. Until there is a forest,
-    neighbours are random.
+    neighbours are random; up to the 30th outcome there are random ones among them.
 
     The walk looks at the parameters that matter to the forest; one tree at a time instead of all of them
     makes the neighbours differ.
@@ -135,6 +138,9 @@ class LFBOTreeSearch(LFBOPatternSearch):
                 ties = np.flatnonzero(good == good.max())
                 rows[i] = choices[ties[self._rng.integers(len(ties))]]
         changed: Matrix = rows[(rows != base).any(axis=1)]
+        n_known = sum(trial.outcome is not None for trial in self._trials)
+        if n_known < _LEAST_KNOWN:
+            return np.concatenate([changed, super()._neighbours(base, None)])
         return changed
 
     def _plan(self, path: list[int], moves: Moves) -> list[int]:

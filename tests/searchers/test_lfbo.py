@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -14,10 +15,12 @@ from searchers import (
     LFBOPatternSearch,
     LFBOTreeSearch,
     Outcome,
+    PowerOfTwo,
     Range,
     Space,
     SpaceSearcher,
     forest,
+    lfbo_tree,
 )
 from searchers.features import Features
 from searchers.moves import Moves
@@ -181,7 +184,8 @@ def test_trials_stay_within_the_radius_and_the_constraints() -> None:
         assert np.abs(rows - base)[:, :n][:, space.encoding.ordered[:n]][moved].max() <= 2
 
 
-def test_a_trial_keeps_what_its_tree_likes_best() -> None:
+def test_a_trial_keeps_what_its_tree_likes_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lfbo_tree, "_LEAST_KNOWN", 20)  # the space has no more
     space = Space({"x": Range(0, 9), "y": Boolean()})
     searcher = LFBOTreeSearch(space, initial_population=20, copies=1, radius=3, seed=1)
     for candidate in searcher.ask(20):
@@ -194,6 +198,28 @@ def test_a_trial_keeps_what_its_tree_likes_best() -> None:
     reached = np.bincount(rows[:, 0], minlength=10)
     assert reached[[6, 7]].min() > 0.25 * len(rows)
     assert reached[[1, 2, 3, 8, 9]].sum() == 0
+
+
+@pytest.mark.parametrize("kind", [LFBOPatternSearch, LFBOTreeSearch])
+def test_a_search_from_the_default_does_not_give_up(kind: type[LFBOPatternSearch]) -> None:
+    """One outcome, or a few, grow no forest to walk in."""
+    tiles = {name: PowerOfTwo(16, 256) for name in ("BM", "BN", "BK")}
+    space = Space(
+        {**tiles, "stages": Range(1, 6), "order": Choice(["r", "c"])},
+        default={"BM": 16, "BN": 16, "BK": 16, "stages": 1, "order": "r"},
+    )
+    best = {"BM": 128, "BN": 64, "BK": 32, "stages": 3, "order": "c"}
+    for seed in range(4):
+        searcher = kind(space, initial_population_strategy="from_default", seed=seed)
+        while not searcher.finished:
+            for candidate in searcher.ask(4):
+                config = candidate.config
+                far = sum(abs(math.log2(config[name] / best[name])) for name in tiles)
+                far += abs(config["stages"] - 3) + (config["order"] == "r")
+                searcher.tell(candidate.id, Outcome("ok", (1.0 + far,)))
+        assert searcher.best is not None
+        assert searcher.best[1].values[0] <= 2.0
+        assert searcher.n_proposed > 30
 
 
 def test_important_parameters_are_on_every_path() -> None:
