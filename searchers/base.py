@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from searchers.checks import whole_option
 from searchers.encoding import Matrix
 from searchers.errors import ConfigError, OptionError, StateError
 from searchers.metrics import check_metrics
@@ -70,8 +71,6 @@ class SpaceSearcher(TuneContract):
             metric if metric is None or isinstance(metric, str) else list(metric),
             (modes if isinstance(metric, (list, tuple)) else modes[0]) if metric else None,
         )
-        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-            raise OptionError(f"`seed` is {seed!r}; it must be a whole number of at least 0, or None")
         if space is not None and not isinstance(space, Space):
             raise OptionError(f"`space` is {space!r}; it must be a searchers.Space")
         if isinstance(initial_configs, (str, Mapping)):
@@ -79,7 +78,9 @@ class SpaceSearcher(TuneContract):
                 f"`initial_configs` is {initial_configs!r}; it must be a list of configurations"
             )
         self.space = space
-        self.seed: int = int(np.random.SeedSequence().entropy) % 2**63 if seed is None else seed  # type: ignore[arg-type]
+        if seed is None:
+            seed = int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[arg-type]
+        self.seed = whole_option("seed", seed, 0)
         self._metrics = metrics
         self._modes = modes
         self._rng = np.random.default_rng(self.seed)

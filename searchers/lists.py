@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from searchers.errors import SpaceError
 from searchers.param import Param
 from searchers.params import Literal
-from searchers.values import first_repeated
+from searchers.values import first_repeated, is_count
 
 __all__ = ["ListOf", "Permutation"]
 
@@ -43,10 +44,10 @@ class Permutation(Param):
         important: bool = False,
     ) -> None:
         super().__init__(knockout_prob=knockout_prob, when=when, important=important)
-        if isinstance(items, int) and not isinstance(items, bool):
-            if not 1 <= items <= 12:
+        if isinstance(items, Integral) and not isinstance(items, bool):
+            if not 1 <= int(items) <= 12:
                 raise SpaceError(f"`items` is {items}; a permutation has 1 to 12 items")
-            items = list(range(items))
+            items = list(range(int(items)))
         if isinstance(items, (str, bytes)) or not isinstance(items, Sequence):
             raise SpaceError(f"`items` is {items!r}; it must be a list, or how many there are")
         if not 1 <= len(items) <= 12:
@@ -122,13 +123,13 @@ class ListOf:
             raise SpaceError(
                 "`param` has `knockout_prob` or `when`; give `knockout_prob` to the ListOf itself"
             )
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        if not is_count(length):
             raise SpaceError(f"`length` is {length!r}; it must be a whole number, at least 1")
         Literal(0, knockout_prob=knockout_prob, important=important)  # checks them
         if important and not param.important:
             param = copy.copy(param)  # it may be used elsewhere, too
             param.important = True
-        self.param, self.length, self.knockout_prob = param, length, knockout_prob
+        self.param, self.length, self.knockout_prob = param, int(length), knockout_prob
 
     def to_dict(self) -> dict[str, Any]:
         """As `Param.to_dict`."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from searchers.errors import SpaceError
 from searchers.param import Levels, Param
-from searchers.values import as_array, checked_number, first_repeated, is_number, same
+from searchers.values import as_array, checked_number, first_repeated, is_count, is_number, same
 
 __all__ = [
     "Boolean",
@@ -172,8 +172,9 @@ class PowerOfTwo(Param):
     ) -> None:
         super().__init__(knockout_prob=knockout_prob, when=when, important=important)
         for name, limit in (("low", low), ("high", high)):
-            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or limit & (limit - 1):
+            if not is_count(limit) or limit & (limit - 1):
                 raise SpaceError(f"`{name}` is {limit!r}; it must be a power of two, at least 1")
+        low, high = int(low), int(high)
         if low > high:
             raise SpaceError(f"`low` is {low} and `high` is {high}; low must not exceed high")
         if high >= 2**62:
@@ -318,8 +319,9 @@ class LogRange(Choice):
             raise SpaceError(f"`start` is {start!r}; a logarithmic range starts above 0")
         if low > high:
             raise SpaceError(f"`start` is {start!r} and `end` is {end!r}; start must not exceed end")
-        if not isinstance(total, int) or isinstance(total, bool) or total < 1:
+        if not is_count(total):
             raise SpaceError(f"`total` is {total!r}; it must be a whole number, at least 1")
+        total = int(total)
         if total > _TABLE_LIMIT:
             raise SpaceError(f"`total` is {total}; {_TABLE_LIMIT} is the most")
         if total == 1 and low != high:

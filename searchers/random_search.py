@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from searchers import effort
 from searchers.base import SpaceSearcher
-from searchers.errors import OptionError
+from searchers.checks import whole_option
 from searchers.finite_search import FiniteSearch
 from searchers.space import Space
 
@@ -46,12 +46,10 @@ class RandomSearch(FiniteSearch):
         seed: int | None = None,
         initial_configs: Sequence[Any] = (),
     ) -> None:
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise OptionError(f"`count` is {count!r}; it must be a whole number of at least 1")
         SpaceSearcher.__init__(
             self, space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs
         )
-        self.count = count
+        self.count = whole_option("count", count)
 
     def _propose(self, n: int) -> None:
         self._admit_random(min(max(n, _BLOCK), self.count - len(self._trials)))

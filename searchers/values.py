@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from searchers.errors import SpaceError
 
-__all__ = ["as_array", "checked_number", "first_repeated", "is_number", "same"]
+__all__ = ["as_array", "checked_number", "first_repeated", "is_count", "is_number", "same"]
 
 
 def is_number(value: Any) -> bool:
@@ -21,6 +22,11 @@ def is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond the floats is a category, not a number to reckon with
         return False
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number of at least 1, also one of numpy's; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def checked_number(name: str, value: Any) -> Any:

@@ -81,6 +81,28 @@ def test_numpy_arrays_become_plain_values() -> None:
     assert [type(value) for value in values(Choice(np.array(["a", "b"])))] == [str, str]
 
 
+def test_whole_numbers_of_numpy_become_plain_ones() -> None:
+    number: Any = np.int64
+    for given, plain in (
+        (PowerOfTwo(number(2), number(8)), PowerOfTwo(2, 8)),
+        (LogRange(1, 8, number(4)), LogRange(1, 8, 4)),
+        (Permutation(number(3)), Permutation(3)),
+        (ListOf(Range(0, 9), number(3)), ListOf(Range(0, 9), 3)),
+    ):
+        assert json.dumps(given.to_dict()) == json.dumps(plain.to_dict())
+    assert [type(value) for value in values(PowerOfTwo(number(2), number(8)))] == [int] * 3
+
+
+@pytest.mark.parametrize("count", [True, np.True_, 1.0, np.float64(1), "1", None, 0, np.int64(0)])
+def test_what_is_no_count_is_refused(count: Any) -> None:
+    for make in (lambda: PowerOfTwo(count, 8), lambda: PowerOfTwo(1, count), lambda: LogRange(1, 1, count)):
+        with pytest.raises(SpaceError, match="at least 1"):
+            make()
+    for make in (lambda: ListOf(Range(0, 9), count), lambda: Permutation(count)):
+        with pytest.raises(SpaceError, match=r"`length`|`items`"):
+            make()
+
+
 @pytest.mark.parametrize("kind", [pd.Series, pd.Index])
 def test_columns_of_pandas_are_lists_of_values(kind: Any) -> None:
     assert [(type(value), value) for value in values(Choice(kind([4, 2])))] == [(int, 2), (int, 4)]

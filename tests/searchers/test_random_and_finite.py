@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,6 +27,23 @@ def test_count_bounds_random_search_and_includes_initial_configs() -> None:
     assert searcher.finished
     with pytest.raises(OptionError, match="`count`"):
         RandomSearch(Space({"x": Boolean()}), 0)
+
+
+def test_whole_numbers_of_numpy_become_plain_ones(tmp_path: Path) -> None:
+    number: Any = np.int64
+    space = Space({"x": Range(0, 9)})
+    searcher = RandomSearch(space, number(3), seed=number(5))
+    assert [c.row for c in searcher.ask(9)] == [c.row for c in RandomSearch(space, 3, seed=5).ask(9)]
+    assert (type(searcher.count), type(searcher.seed)) == (int, int)
+    searcher.save(str(tmp_path / "state"))
+    restored = RandomSearch(space)
+    restored.restore(str(tmp_path / "state"))
+    assert restored.seed == 5
+    for refused in (True, np.True_, 3.0, np.float64(3), "3"):
+        with pytest.raises(OptionError, match="`count`"):
+            RandomSearch(space, refused)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="`seed`"):
+            RandomSearch(space, seed=refused)  # type: ignore[arg-type]
 
 
 def test_random_search_of_a_whole_space_reaches_its_last_row() -> None:
