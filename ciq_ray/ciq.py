@@ -87,7 +87,8 @@ class Search(Model):
             given.
         current_generation: Current generation of the search, from 0.
         searcher: What to try next: a name, a `SpaceSearcher` class, or an instance.
-        searcher_options: Options of a searcher given by name or class.
+        searcher_options: Options of a searcher given by name or class, and its `effort`; see
+            `searchers.create`.
         seed: Of everything random; drawn and recorded if not given.
         constraints: Further constraints on the space; see `searchers.Space`.
         initial_configs: What is evaluated first, for example the configuration in use today. ``None``:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -98,9 +97,7 @@ def make_searcher(
         raise ConfigurationError(
             f"`searcher` is {search.searcher!r}; it must be a name, a SpaceSearcher class or an instance"
         )
-    kind = searcher_class(search.searcher) if isinstance(search.searcher, str) else search.searcher
-    if not issubclass(kind, SpaceSearcher):
-        raise ConfigurationError(f"`searcher` is {kind!r}; it must be a subclass of searchers.SpaceSearcher")
+    kind = searcher_class(search.searcher)
     options = effective_options(search) if options is None else options
     if "generations" in options_of(kind) and "pool_size" in options_of(kind):
         options = {name: getattr(config, name) for name in _GENETIC_FIELDS} | options
@@ -110,14 +107,7 @@ def make_searcher(
         "seed": seed,
         "initial_configs": [*_initial(search), *(raw_config(search.space, row) for row in further_rows)],
     }
-    if isinstance(search.searcher, str):
-        return create(search.searcher, search.space, **common, **options)
-    unknown = [name for name in options if name not in inspect.signature(kind).parameters]
-    if unknown:
-        raise ConfigurationError(
-            f"`searcher_options` has {unknown[0]!r}; {kind.__name__} has {', '.join(options_of(kind))}"
-        )
-    return kind(search.space, **common, **options)
+    return create(search.searcher, search.space, **common, **options)
 
 
 def _adopted(searcher: SpaceSearcher, search: Search, names: list[str], modes: list[str]) -> SpaceSearcher:

@@ -1,4 +1,4 @@
-"""Searchers by name."""
+"""Searchers by name or class."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ def refusal(name: str) -> str | None:
     return f"it must be one of {', '.join(NAMES)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def searcher_class(name: str) -> type[SpaceSearcher]:
-    """The class with this name.
+def searcher_class(name: str | type[SpaceSearcher]) -> type[SpaceSearcher]:
+    """The class with this name; a class is its own.
 
     Raises:
-        OptionError: There is none; the message lists those there are.
+        OptionError: There is none, and the message lists those there are; or the class is none of a searcher.
     """
+    if isinstance(name, type):
+        from searchers.base import SpaceSearcher
+
+        if not issubclass(name, SpaceSearcher):
+            raise OptionError(f"`searcher` is {name!r}; it must be a subclass of searchers.SpaceSearcher")
+        return name
     refused = refusal(name)
     if refused is not None:
         raise OptionError(f"`searcher` is {name!r}; {refused}")
@@ -61,7 +67,7 @@ def options_of(kind: type[SpaceSearcher]) -> list[str]:
 
 
 def create(
-    name: str,
+    name: str | type[SpaceSearcher],
     space: Space | None = None,
     *,
     metric: str | Sequence[str] | None = None,
@@ -73,17 +79,18 @@ def create(
     evaluated_rewards: Sequence[Any] | None = None,
     **options: Any,
 ) -> SpaceSearcher:
-    """A searcher by its name.
+    """A searcher by its name or its class.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES`, or a class.
         space: See `SpaceSearcher`.
         metric: See `SpaceSearcher`.
         mode: See `SpaceSearcher`.
         seed: See `SpaceSearcher`.
         effort: ``"quick"``, ``"full"`` or ``None``, which means "full": how much the algorithm
-            explores, where it has such profiles. Options override it. With ``"none"`` there is no search:
-            the space's default configuration is evaluated, by a `FiniteSearch`, whatever the name.
+            explores, where it has such profiles; a class of yours has those of the one it is derived
+            from. Options override it. With ``"none"`` there is no search: the space's default
+            configuration is evaluated, by a `FiniteSearch`, whatever the name.
         initial_configs: See `SpaceSearcher`.
         points_to_evaluate: Configurations to propose first, after `initial_configs`: Ray Tune's name
             for them.
@@ -96,16 +103,17 @@ def create(
         OptionError: No such searcher, effort or option; the message lists those there are. Or `effort` is
             ``"none"`` and the space has no default.
     """
-    from searchers.effort import options_for
-
     kind = searcher_class(name)
     allowed = options_of(kind)
     unknown = [option for option in options if option not in allowed]
     if unknown:
+        shown = kind.__name__ if isinstance(name, type) else repr(name)
         raise OptionError(
-            f"`{unknown[0]}` is not an option of {name!r}; it has {', '.join(allowed) or 'none'}"
+            f"`{unknown[0]}` is not an option of {shown}; it has {', '.join(allowed) or 'none'}"
         )
-    options = {**options_for(name, effort), **options}
+    if effort is not None and "effort" in allowed:  # an option of the class itself
+        options, effort = {**options, "effort": effort}, None
+    options = {**_profile(kind, effort), **options}
     if effort == "none":
         kind, options = searcher_class("finite"), {"configs": [_default_of(space)]}
     points = [] if points_to_evaluate is None else points_to_evaluate
@@ -131,6 +139,17 @@ def create(
         if reward is not None:
             searcher.add_evaluated_point(point, reward)
     return searcher
+
+
+def _profile(kind: type[SpaceSearcher], effort: str | None) -> dict[str, Any]:
+    """The options that an effort gives a class: those of the first of its bases that has a name."""
+    from searchers.effort import options_for
+
+    names = {place: name for name, place in _CLASSES.items()}
+    places = [(base.__module__, base.__qualname__) for base in kind.__mro__]
+    name = next((names[place] for place in places if place in names), "")
+    allowed = options_of(kind)
+    return {option: value for option, value in options_for(name, effort).items() if option in allowed}
 
 
 def _default_of(space: Space | None) -> Any:

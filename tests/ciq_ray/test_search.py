@@ -19,6 +19,7 @@ from ciq_ray.errors import ConfigurationError, SearchSpaceError
 from ciq_ray.search_spaces.base import choice, literal
 from ciq_ray.search_spaces.base import range as range_of
 from ciq_ray.search_spaces.compilers import PtxasSearchSpace
+from ciq_ray.searching import make_searcher
 from ciq_ray.types import LoguruTrackerConfig, Score, Worker, WorkerTypes
 
 SPACE = {"x": range_of(0, 30), "y": choice(["a", "b", "c"])}
@@ -122,6 +123,50 @@ def test_bad_fields_are_refused_by_name(fields, message):
 def test_searcher_options_are_checked_before_anything_runs(runs):
     with pytest.raises(searchers.OptionError, match="`pools` is not an option of 'genetic'"):
         make(searcher_options={"pools": 5}).start(num_workers=1)
+    with pytest.raises(searchers.OptionError, match="`pool` is not an option of RandomSearch; it has count"):
+        make(searcher=searchers.RandomSearch, searcher_options={"pool": 5}).start(num_workers=1)
+
+
+class Narrow(searchers.PatternSearch):
+    """A pattern search of one's own, whose class attributes are others."""
+
+    num_neighbors_cap = 5
+
+
+@pytest.mark.parametrize("searcher", ["pattern", searchers.PatternSearch, Narrow])
+def test_an_effort_is_an_option_of_names_and_classes(searcher):
+    for options, initial in (({}, 30), ({"initial_population": 7}, 7)):
+        quick = make_searcher(make(searcher=searcher, searcher_options={"effort": "quick", **options}), 4)
+        assert (quick.initial_population, quick.copies, quick.max_generations) == (initial, 2, 5)
+    assert make_searcher(make(searcher=searcher, searcher_options={"effort": "full"}), 4).copies == 5
+    with pytest.raises(searchers.OptionError, match="`effort` is 'huge'"):
+        make_searcher(make(searcher=searcher, searcher_options={"effort": "huge"}), 4)
+
+
+def test_a_searcher_of_ones_own_has_an_effort_of_its_own():
+    class Own(searchers.RandomSearch):
+        def __init__(self, space, effort=1, *, metric=None, mode=None, seed=None, initial_configs=()):
+            super().__init__(space, effort, metric=metric, mode=mode, seed=seed)
+
+    assert make_searcher(make(searcher=Own, searcher_options={"effort": 3}), 4).count == 3
+    assert make_searcher(make(searcher=Own), 4).count == 1
+
+
+@pytest.mark.parametrize("searcher", ["pattern", searchers.PatternSearch])
+def test_an_effort_is_resumed(searcher, runs):
+    fields = {
+        "searcher": searcher,
+        "searcher_options": {"effort": "quick"},
+        "search_config": {"generations": 9},
+    }
+    make(**fields, max_evaluations=4).start(num_workers=1)
+    assert header(runs)["searcher_options"] == {"effort": "quick"}
+    given = {"searcher": searcher} if isinstance(searcher, type) else {}
+    again = Search.resume(runs / "1", objective, max_evaluations=60, disable_progress_bar=True, **given)
+    assert again.searcher_options == {"effort": "quick"}
+    resumed = again.start(num_workers=1).get_results()
+    whole = make(**fields, max_evaluations=60).start(num_workers=1).get_results()
+    assert resumed["params"].tolist() == whole["params"].tolist()
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
@@ -349,7 +394,6 @@ def test_searcher_as_name_class_and_instance(searcher):
 @pytest.mark.parametrize(
     ("searcher", "options", "message"),
     [
-        (searchers.RandomSearch, {"pool": 5}, "`searcher_options` has 'pool'; RandomSearch has count"),
         (searchers.RandomSearch(), {"count": 5}, "for a searcher given by name or class"),
         (searchers.RandomSearch(searchers.Space({"z": searchers.Boolean()})), {}, "another space"),
     ],
