@@ -40,6 +40,7 @@ __all__ = [
     "N_TREES",
     "PATIENCE",
     "QUANTILE",
+    "QUICK",
     "RADIUS",
     "RANDOM_COUNT",
     "SEED_SHARE",
@@ -116,6 +117,10 @@ _QUICK: dict[str, dict[str, Any]] = {
     "pattern": _QUICK_PATTERN,
     "random": {"count": 100},
 }
+
+
+QUICK = tuple(sorted(_QUICK))
+"""The searchers of which "quick" has a smaller profile."""
 
 
 def options_for(name: str, effort: str | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from searchers.base import SpaceSearcher
 from searchers.errors import OptionError
 from searchers.params import Choice
@@ -24,6 +26,9 @@ class FiniteSearch(SpaceSearcher):
         mode: See `SpaceSearcher`.
         seed: See `SpaceSearcher`; nothing here is random.
         initial_configs: See `SpaceSearcher`.
+
+    Attributes:
+        count: How many are proposed, `initial_configs` included.
 
     Raises:
         OptionError: `configs` is empty or not a list.
@@ -52,7 +57,10 @@ class FiniteSearch(SpaceSearcher):
             initial_configs=initial_configs,
         )
         self._configs = list(configs)
-        self._rows = [self._known_space().encode(config) for config in self._configs]
+        space = self._known_space()
+        self._rows = [space.encode(config) for config in self._configs]
+        first = [space.encode(config, nearest=True) for config in initial_configs]
+        self.count = len(set(space.keys(np.array([*first, *self._rows])).tolist()))
         self._next = 0
 
     def _propose(self, n: int) -> None:

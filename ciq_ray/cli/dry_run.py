@@ -41,7 +41,8 @@ def dry_run(
     searcher = make_searcher(search, search.seed or 0, options=options, further_rows=cached)
     candidates = searcher.ask(_FIRST)
     config = search.search_config
-    limits = [config.generations * config.resolved_pool_size, search.max_evaluations, search.space.size]
+    planned = config.generations * config.resolved_pool_size
+    limits = [planned, search.max_evaluations, search.space.size, getattr(searcher, "count", None)]
     evaluations = min(limit for limit in limits if limit is not None)
     plan = search.final_race if isinstance(search.final_race, Plan) else Plan()
     race_calls = plan.calls(plan.finalists) if search.final_race else 0

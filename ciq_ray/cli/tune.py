@@ -13,6 +13,7 @@ from ciq_ray.cli.common import USAGE, Json, clean_errors, stdout_to_stderr
 if TYPE_CHECKING:
     from ciq_ray.ciq import Search
     from ciq_ray.commands import CommandObjective
+    from searchers.space import Space
 
 __all__ = ["tune"]
 
@@ -194,6 +195,15 @@ def tune(
         str,
         typer.Option("--searcher", metavar="NAME", help="What to try next."),
     ] = "genetic",
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            "--effort",
+            metavar="E",
+            help="How much the searcher explores, if it has such profiles: quick or full; none evaluates the "
+            "space's default alone. [default: full]",
+        ),
+    ] = None,
     cache: Annotated[
         bool | None,
         typer.Option(
@@ -346,6 +356,7 @@ def tune(
                 "constraints": constraint or (),
                 "initial_configs": _initial(resolved, baseline, initial, race=race, normalize=normalize),
                 "searcher": searcher,
+                "searcher_options": _effort(effort, searcher, resolved),
                 "cache": cache,
                 "specialization_key": specialization_key,
                 "seed": seed,
@@ -421,6 +432,29 @@ def _initial(
     if initial is not None:
         configs += read_initial(initial, space)
     return configs or None
+
+
+def _effort(effort: str | None, searcher: str, space: Space) -> dict[str, Any]:
+    """The searcher's options: its effort, if one is given that it has."""
+    from ciq_ray.errors import ConfigurationError
+    from searchers.effort import EFFORTS, QUICK
+    from searchers.registry import NAMES
+
+    if effort is None:
+        return {}
+    if effort not in EFFORTS:
+        raise ConfigurationError(f"--effort is {effort!r}; it must be one of {', '.join(EFFORTS)}")
+    if effort == "quick" and searcher in NAMES and searcher not in QUICK:
+        raise ConfigurationError(
+            f"--effort is 'quick', and --searcher {searcher} has no such profile; {', '.join(QUICK)} have, "
+            "and --max-evaluations limits any search"
+        )
+    if effort == "none" and space.default is None:
+        raise ConfigurationError(
+            "--effort is 'none', which evaluates the space's default, and the space has none; put one into "
+            "the space file as `default`"
+        )
+    return {"effort": effort}
 
 
 def _one_each(target: list[float], objective: CommandObjective) -> list[float]:

@@ -59,6 +59,9 @@ def test_finite_keeps_its_order_and_builds_a_space_of_its_own() -> None:
     found = [c.config for c in searcher.ask(2)] + [c.config for c in searcher.ask(9)]
     assert found == [configs[0], configs[1], configs[3]]
     assert searcher.finished
+    assert searcher.count == 3
+    for first, count in (({"a": 1, "b": "y"}, 3), ({"a": 1, "b": "x"}, 4)):
+        assert FiniteSearch(configs=configs, initial_configs=[first]).count == count
 
 
 @pytest.mark.parametrize("configs", [[], "abc", {"a": 1}, [{"a": 1}, {"b": 2}], [1, 2]])

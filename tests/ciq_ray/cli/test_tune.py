@@ -81,6 +81,24 @@ class TestSearching:
         ciq(*again, "--no-cache", "--", bench, "{x}")
         assert read_header(tmp_path / "runs" / "3")["cached_rows"] == []
 
+    def test_an_effort_reaches_the_search_and_the_dry_run(self, ciq, space, bench, tmp_path):
+        quick = ("tune", space(), "--searcher", "pattern", "--effort", "quick", "--seed", 1)
+        ciq(*quick, "--max-evaluations", 3, "--", bench, "{x}")
+        assert read_header(tmp_path / "runs" / "1")["searcher_options"] == {"effort": "quick"}
+        calls = (tmp_path / "calls").read_text().split()
+        plan = json.loads(ciq(*quick, "--dry-run", "--json", "--", bench, "{x}").stdout)
+        assert [item["argv"]["command"][1] for item in plan["first"]] == calls
+        run = ciq("resume", 1, "--max-evaluations", 5)
+        assert "5 evaluations" in run.stdout
+
+    @pytest.mark.parametrize("searcher", ["genetic", "auto", "finite", "lfbo_tree"])
+    def test_no_effort_evaluates_the_default_alone(self, ciq, space, bench, tmp_path, searcher):
+        none = ("tune", space(), "--searcher", searcher, "--effort", "none")
+        assert "at most 1 evaluations" in ciq(*none, "--dry-run", "--", bench, "{x}").stdout
+        summary = json.loads(ciq(*none, "--json", "--", bench, "{x}").stdout)
+        assert (summary["evaluations"], summary["best"][0]["params"]) == (1, {"x": 20})
+        assert (tmp_path / "calls").read_text() == "20\n"
+
     def test_several_objectives_in_both_directions(self, ciq, space):
         script = "echo '{\"time\": '$0', \"speed\": '$(( $0 * $0 ))'}'"
         run = ciq(
@@ -250,6 +268,13 @@ class TestRefusals:
             (["--score", "a..b"], ["./bench.sh", "{x}"], "does not describe a score"),
             (["--target", "1", "--target", "2"], ["./bench.sh", "{x}"], "given 2 times for 1"),
             (["--searcher", "magic"], ["./bench.sh", "{x}"], "genetic"),
+            (["--searcher", "magic", "--effort", "quick"], ["./bench.sh", "{x}"], "`searcher` is 'magic'"),
+            (
+                ["--effort", "huge"],
+                ["./bench.sh", "{x}"],
+                "--effort is 'huge'; it must be one of none",
+            ),
+            (["--effort", "quick"], ["./bench.sh", "{x}"], "--searcher genetic has no such profile"),
             (["--measure"], ["./bench.sh", "{x}"], "--measure is for --dry-run"),
             (["--finalists", "2"], ["./bench.sh", "{x}"], "--finalists is for --race"),
             (["--score", "a", "--score", "b", "--race"], ["./bench.sh", "{x}"], "one objective"),
@@ -261,6 +286,11 @@ class TestRefusals:
         assert message in run.stderr
         assert not (tmp_path / "calls").exists()
         assert not (tmp_path / "runs").exists()
+
+    def test_no_effort_without_a_default(self, ciq, space, bench):
+        file = space({"x": {"type": "range", "start": 5, "end": 8}})
+        run = ciq("tune", file, "--effort", "none", "--", bench, "{x}", code=2)
+        assert "put one into the space file as `default`" in run.stderr
 
     @pytest.mark.parametrize("text", ["nothing.json", "rustc", "ptxas:99.9", "ptxas/none"])
     def test_spaces_that_are_not_there(self, ciq, text):
