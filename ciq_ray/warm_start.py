@@ -65,8 +65,8 @@ class WarmStart:
         return ", ".join(f"{name}={value!r}" for name, value in asked.items() if value)
 
     def rows(self) -> list[list[int]]:
-        """Rows of configurations to begin with, at most 20, the most promising first."""
-        if self._cache is None:
+        """Rows to begin with, at most 20, the most promising first; none at all with effort none."""
+        if self._cache is None or self._options.get("effort") == "none":
             return []
         try:
             return [list(saved.flat_config) for saved in self._cache.best_available()]

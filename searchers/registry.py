@@ -90,7 +90,8 @@ def create(
         effort: ``"quick"``, ``"full"`` or ``None``, which means "full": how much the algorithm
             explores, where it has such profiles; a class of yours has those of the one it is derived
             from. Options override it. With ``"none"`` there is no search: the space's default
-            configuration is evaluated, by a `FiniteSearch`, whatever the name.
+            configuration is evaluated, by a `FiniteSearch`, whatever the name; before it those of
+            `initial_configs` and `points_to_evaluate`, if any are given.
         initial_configs: See `SpaceSearcher`.
         points_to_evaluate: Configurations to propose first, after `initial_configs`: Ray Tune's name
             for them.
@@ -115,7 +116,10 @@ def create(
         options, effort = {**options, "effort": effort}, None
     options = {**_profile(kind, effort), **options}
     if effort == "none":
-        kind, options = searcher_class("finite"), {"configs": [_default_of(space)]}
+        alone = {"configs": [_default_of(space)]}
+        needed = alone if "configs" in allowed else {}
+        kind(space, **{**needed, **options}, metric=metric, mode=mode)  # refuses what it cannot have
+        kind, options = searcher_class("finite"), alone
     points = [] if points_to_evaluate is None else points_to_evaluate
     if not isinstance(points, (list, tuple)):
         raise OptionError(f"`points_to_evaluate` is {points!r}; it must be a list of configurations")

@@ -108,6 +108,15 @@ class TestBeginning:
         )
         assert proposed(runs, 2)[:2] == [own, entries()[0].config]
 
+    def test_no_effort_evaluates_none_of_it(self, first: float, runs: Path) -> None:
+        before = entries()
+        fields = {"cache": True, "specialization_key": {"n": 1024}, "searcher_options": {"effort": "none"}}
+        search(**fields).start(num_workers=1)
+        assert proposed(runs, 2) == [{"x": 0, "y": 0}]
+        assert entries()[0].config == before[0].config
+        search(**fields, initial_configs=[{"x": 5, "y": 5}]).start(num_workers=1)
+        assert proposed(runs, 3) == [{"x": 5, "y": 5}, {"x": 0, "y": 0}]
+
     @pytest.mark.parametrize("cache", [None, False])
     def test_off_by_default(self, first: float, runs: Path, cache: Any) -> None:
         before = entries()

@@ -84,6 +84,27 @@ def test_none_evaluates_the_default(name: str) -> None:
     assert searcher.finished
 
 
+def test_none_evaluates_given_configurations_too() -> None:
+    given: dict[str, Any] = {"initial_configs": [{"x": 1, "y": 1}], "points_to_evaluate": [{"x": 2, "y": 2}]}
+    found = [c.config for c in create("pattern", SPACE, effort="none", **given).ask(9)]
+    assert found == [{"x": 1, "y": 1}, {"x": 2, "y": 2}, {"x": 3, "y": 4}]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pattern", {"copies": -5}, "`copies` is -5"),
+        ("genetic", {"mutate_rate": 7}, "`mutate_rate` is 7"),
+        ("finite", {"configs": []}, r"`configs` is \[\]"),
+        ("pattern", {"metric": ["a", "b"], "mode": ["min", "min"]}, "PatternSearch takes one objective"),
+    ],
+)
+@pytest.mark.parametrize("effort", ["none", "full"])
+def test_none_refuses_what_the_others_refuse(name: str, options: Any, message: str, effort: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        create(name, SPACE, effort=effort, **options)
+
+
 def test_none_needs_a_default() -> None:
     for space in (None, Space({"x": Range(0, 9)})):
         with pytest.raises(OptionError, match=r"`effort` is 'none'.*default=\.\.\."):
