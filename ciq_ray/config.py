@@ -282,9 +282,10 @@ def _defaults_of(spec: Any) -> Mapping[str, Any]:
 def _means(name: str, value: Any, default: Any) -> bool:
     """Whether a value is a default: the same, or for `indexing` the same for each load and store."""
     if name == "indexing":
-        default = default or _DEFAULTS[name]
-        if isinstance(value, list) and not isinstance(default, list):
-            return all(one == default for one in value)
+        value, default = value or _DEFAULTS[name], default or _DEFAULTS[name]
+        if isinstance(value, list) != isinstance(default, list):
+            each, one = (value, default) if isinstance(value, list) else (default, value)
+            return all(item == one for item in each)
     return bool(value == default) and type(value) is type(default)
 
 

@@ -206,6 +206,12 @@ class TestMinimize:
             (["block_ptr"] * 3, {"indexing": "block_ptr"}, False),
             ("pointer", {"indexing": "block_ptr"}, True),
             (["pointer"], {"indexing": ["pointer"]}, False),
+            ("pointer", {"indexing": ["pointer", "pointer"]}, False),
+            ("pointer", {"indexing": ["pointer", "block_ptr"]}, True),
+            ("block_ptr", {"indexing": ["pointer", "pointer"]}, True),
+            ("pointer", {"indexing": []}, False),
+            ([], {"indexing": ["pointer", "pointer"]}, False),
+            ([], {"indexing": "block_ptr"}, True),
         ],
     )
     def test_indexing_is_by_pointer(self, value: Any, default: dict[str, Any], left: bool) -> None:
