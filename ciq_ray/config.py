@@ -77,6 +77,7 @@ class Config(Mapping[str, Any]):
 
     def __init__(
         self,
+        /,
         *,
         block_sizes: list[int] | None = None,
         num_threads: list[int] | int | None = None,

@@ -155,6 +155,13 @@ class TestFiles:
         assert Config.load(tmp_path / "best.json") == config
         assert json.loads((tmp_path / "best.json").read_text()) == dict(config)
 
+    @pytest.mark.parametrize("name", ["self", "cls", "args", "kwargs", "text", "_values", "__init__", ""])
+    def test_any_name_is_a_parameter(self, name: str, tmp_path: Path) -> None:
+        config = Config.from_json(json.dumps({name: 1}))
+        assert config == Config(**{name: 1}) == {name: 1}
+        assert Config.load(config.save(tmp_path / "best.json")).minimize({}) == {name: 1}
+        assert eval(repr(config)) == config
+
     @pytest.mark.parametrize("value", [{1: 2}, object(), float("nan"), {1, 2}])
     def test_what_json_cannot_hold(self, value: Any, tmp_path: Path) -> None:
         (tmp_path / "old").write_text("kept")
