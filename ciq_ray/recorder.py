@@ -88,7 +88,7 @@ class Recorder:
         self._measured[evaluation.candidate.id] += 1
         self._back[evaluation.generation] += not evaluation.again
         self._passed += outcome.ok
-        if not outcome.ok:
+        if not outcome.ok and evaluation.generation == 0:
             self._first_failures[outcome.status] += 1
             self._failure_message = self._failure_message or outcome.message
         if evaluation.again or (outcome.ok and self._improved(told.values)):

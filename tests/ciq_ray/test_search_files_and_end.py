@@ -234,6 +234,17 @@ def test_exit_on_failure(runs, records):
     assert 8 <= sum(record["t"] == "outcome" for record in records(runs / "1")) <= 10
 
 
+def test_failures_of_a_later_generation_are_not_those_of_the_first():
+    def fails(config):
+        if config["x"] == 0:
+            time.sleep(1)  # the second generation begins meanwhile
+        raise ValueError
+
+    search = make(objective_function=fails, initial_configs=[{"x": 0, "y": "a"}])
+    with pytest.raises(SearchFailedError, match=r"all 8 candidates of the first .*\(8 run_error\)"):
+        search.start(num_workers=2)
+
+
 def test_exit_on_failure_of_a_search_shorter_than_a_generation():
     with pytest.raises(RuntimeError, match="all 3 candidates"):
         make(objective_function=lambda config: None, max_evaluations=3).start(num_workers=1)
