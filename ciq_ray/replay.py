@@ -87,21 +87,24 @@ class Replayer:
 
     def random(self, seed: int, until_s: float) -> Run:
         """Random search without replacement on the same machine, to a virtual second."""
-        rows = len(self.landscape)
         plan = replace(
             self.plan,
             searcher="random",
-            budget=rows,
+            budget=len(self.landscape),
             batch=1,
             effort=None,
-            options={"count": rows},
+            options={},
             restart=False,
         )
         return Replayer(self.landscape, plan).run(seed, until_s=until_s)
 
     def _make(self, seed: int) -> Any:
         import searchers
+        from searchers.effort import options_for
 
+        options = dict(self.plan.options)
+        if self.plan.searcher == "random":  # all there are, none twice, if nothing is said of it
+            options = {"count": len(self.landscape), **options_for("random", self.plan.effort), **options}
         return searchers.create(
             self.plan.searcher,
             self.landscape.space,
@@ -109,7 +112,7 @@ class Replayer:
             mode="min",
             seed=seed,
             effort=self.plan.effort,
-            **self.plan.options,
+            **options,
         )
 
 

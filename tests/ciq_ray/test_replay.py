@@ -130,6 +130,12 @@ class TestRuns:
 
 
 class TestRestarts:
+    def test_random_search_repeats_nothing(self, matmul):
+        searcher = Replayer(matmul, Plan(searcher="random"))._make(1)
+        assert len({candidate.row for candidate in searcher.ask(5000)}) == len(matmul) > 2000
+        assert replay(matmul, "random", budget=1100, seeds=1).runs[0].restarts == 0
+        assert replay(matmul, "random", budget=150, seeds=1, effort="quick").runs[0].restarts == 1
+
     def test_a_fresh_one_goes_on_and_its_evaluations_count(self, matmul):
         found = replay(matmul, "random", budget=25, seeds=[4], options={"count": 10}).runs[0]
         assert (found.evaluations, found.restarts) == (25, 2)
