@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from searchers.checks import whole_option
+from searchers.checks import configs_option, whole_option
 from searchers.encoding import Matrix
 from searchers.errors import ConfigError, OptionError, StateError
 from searchers.metrics import check_metrics
@@ -73,10 +73,6 @@ class SpaceSearcher(TuneContract):
         )
         if space is not None and not isinstance(space, Space):
             raise OptionError(f"`space` is {space!r}; it must be a searchers.Space")
-        if isinstance(initial_configs, (str, Mapping)):
-            raise OptionError(
-                f"`initial_configs` is {initial_configs!r}; it must be a list of configurations"
-            )
         self.space = space
         if seed is None:
             seed = int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[arg-type]
@@ -89,7 +85,7 @@ class SpaceSearcher(TuneContract):
         self._pending: set[int] = set()
         self._ready: deque[int] = deque()
         self._again: deque[int] = deque()
-        self._initial: deque[Any] = deque(initial_configs)
+        self._initial: deque[Any] = deque(configs_option("initial_configs", initial_configs))
         self._best: int | None = None
         self._exhausted = False
         if space is not None:

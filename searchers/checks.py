@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from searchers.errors import OptionError
 
-__all__ = ["compile_timeout_options", "number_option", "share_option", "whole_option"]
+__all__ = ["compile_timeout_options", "configs_option", "number_option", "share_option", "whole_option"]
 
 
 def whole_option(name: str, value: Any, least: int = 1) -> int:
@@ -45,6 +46,17 @@ def share_option(name: str, value: Any, *, one: bool = False) -> float:
         most = "at most 1" if one else "less than 1"
         raise OptionError(f"`{name}` is {value!r}; it must be a number above 0 and {most}")
     return float(value)
+
+
+def configs_option(name: str, value: Any) -> list[Any]:
+    """`value`, a list of configurations, which are looked at later.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise OptionError(f"`{name}` is {value!r}; it must be a list of configurations")
+    return list(value)
 
 
 def compile_timeout_options(lower_bound: Any, quantile: Any) -> tuple[float, float]:

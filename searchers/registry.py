@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from searchers.checks import configs_option
 from searchers.errors import OptionError
 from searchers.space import Space
 
@@ -120,9 +121,8 @@ def create(
         needed = alone if "configs" in allowed else {}
         kind(space, **{**needed, **options}, metric=metric, mode=mode)  # refuses what it cannot have
         kind, options = searcher_class("finite"), alone
-    points = [] if points_to_evaluate is None else points_to_evaluate
-    if not isinstance(points, (list, tuple)):
-        raise OptionError(f"`points_to_evaluate` is {points!r}; it must be a list of configurations")
+    given = configs_option("initial_configs", initial_configs)
+    points = [] if points_to_evaluate is None else configs_option("points_to_evaluate", points_to_evaluate)
     rewards = [None] * len(points) if evaluated_rewards is None else evaluated_rewards
     if not isinstance(rewards, (list, tuple)) or len(rewards) != len(points):
         raise OptionError(
@@ -137,7 +137,7 @@ def create(
         metric=metric,
         mode=mode,
         seed=seed,
-        initial_configs=[*initial_configs, *first] if first else initial_configs,
+        initial_configs=[*given, *first],
     )
     for point, reward in pairs:
         if reward is not None:

@@ -391,6 +391,8 @@ class SearcherContract(TunePromises):
             {"seed": -1},
             {"seed": "7"},
             {"initial_configs": "x"},
+            {"initial_configs": None},
+            {"initial_configs": {"x": 1}},
         ],
     )
     def test_bad_options_are_refused(self, options: dict[str, Any]) -> None:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from searchers import Boolean, FiniteSearch, OptionError, Outcome, RandomSearch, Range, Space
+from searchers import (
+    Boolean,
+    FiniteSearch,
+    OptionError,
+    Outcome,
+    PatternSearch,
+    RandomSearch,
+    Range,
+    Space,
+    create,
+)
 
 
 def test_random_is_uniform_without_repeats() -> None:
@@ -62,6 +73,17 @@ def test_finite_keeps_its_order_and_builds_a_space_of_its_own() -> None:
     assert searcher.count == 3
     for first, count in (({"a": 1, "b": "y"}, 3), ({"a": 1, "b": "x"}, 4)):
         assert FiniteSearch(configs=configs, initial_configs=[first]).count == count
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "ab", {"x": 1}, iter([{"x": 1}])])
+def test_what_is_no_list_of_configurations_is_named(wrong: Any) -> None:
+    space = Space({"x": Range(0, 9)})
+    finite = partial(FiniteSearch, configs=[{"x": 1}])
+    for make in (RandomSearch, PatternSearch, finite, partial(create, "de")):
+        with pytest.raises(OptionError, match=r"`initial_configs` is .*; it must be a list"):
+            make(space, initial_configs=wrong)
+    with pytest.raises(OptionError, match="`initial_configs` is"):
+        create("pattern", space, initial_configs=wrong, points_to_evaluate=[{"x": 2}])
 
 
 @pytest.mark.parametrize("configs", [[], "abc", {"a": 1}, [{"a": 1}, {"b": 2}], [1, 2]])
