@@ -12,6 +12,7 @@ import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final
 
@@ -275,6 +276,10 @@ def replay(
         options=options or {},
         restart=restart,
     )
+    if not isinstance(landscape, (Landscape, str, os.PathLike)):
+        raise ConfigurationError(
+            f"`landscape` is {landscape!r}; it must be a Landscape, or a path of its file"
+        )
     known = landscape if isinstance(landscape, Landscape) else Landscape.load(landscape)
     replayer = Replayer(known, plan)
     return replayer.summary([replayer.run(seed) for seed in seeds_of(seeds)])
@@ -286,12 +291,16 @@ def seeds_of(seeds: int | Sequence[int]) -> Sequence[int]:
     Raises:
         ConfigurationError: It is no whole number of at least 1 and no list of at least one.
     """
-    if isinstance(seeds, int):
-        at_least_one("seeds", seeds)
-        return range(seeds)
+    if isinstance(seeds, Integral):
+        return range(at_least_one("seeds", seeds))
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence):
+        raise ConfigurationError(f"`seeds` is {seeds!r}; it must be a list, or how many there are to be")
     if not seeds:
         raise ConfigurationError("`seeds` is empty; give at least one, or how many there are to be")
-    return seeds
+    for seed in seeds:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
+            raise ConfigurationError(f"`seeds` holds {seed!r}; a seed is a whole number of at least 0")
+    return [int(seed) for seed in seeds]
 
 
 def mean_and_error(values: Sequence[float] | Floats) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from ciq_ray._replay.recorded import Protocol
@@ -49,7 +50,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("budget", "batch", "devices", "workers"):
             if name != "workers" or self.workers is not None:
-                at_least_one(name, getattr(self, name))
+                object.__setattr__(self, name, at_least_one(name, getattr(self, name)))
         if self.devices > 1 and self.workers is None:
             raise ConfigurationError(
                 f"`devices` is {self.devices}, but without `workers` there is no virtual time; give both"
@@ -73,11 +74,12 @@ class Plan:
         return {**plain, "options": dict(self.options)}
 
 
-def at_least_one(name: str, value: Any) -> None:
-    """Refuse what is no whole number of at least 1.
+def at_least_one(name: str, value: Any) -> int:
+    """`value`, a whole number of at least 1.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
         raise ConfigurationError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
+    return int(value)

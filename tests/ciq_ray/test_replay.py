@@ -108,6 +108,11 @@ class TestRuns:
             ({"devices": 2}, "`devices` is 2, but without `workers`"),
             ({"seeds": 0}, "`seeds` is 0"),
             ({"seeds": []}, "`seeds` is empty"),
+            ({"seeds": None}, "`seeds` is None; it must be a list, or how many there are to be"),
+            ({"seeds": "12"}, "`seeds` is '12'; it must be a list"),
+            ({"seeds": ["a"]}, "`seeds` holds 'a'; a seed is a whole number of at least 0"),
+            ({"seeds": [1, -1]}, "`seeds` holds -1"),
+            ({"seeds": [True]}, "`seeds` holds True"),
             ({"effort": "none"}, "`effort` is 'none'.*use 'quick' or 'full'"),
             ({"searcher": "finite"}, "`searcher` is 'finite'.*use another one"),
         ],
@@ -115,6 +120,17 @@ class TestRuns:
     def test_refused(self, line, arguments, message):
         with pytest.raises(ConfigurationError, match=message):
             replay(line, **{"searcher": "random", **arguments})
+
+    @pytest.mark.parametrize("landscape", [None, 3, [1]])
+    def test_no_landscape(self, landscape):
+        with pytest.raises(ConfigurationError, match=r"`landscape` is .*it must be a Landscape"):
+            replay(landscape)
+
+    def test_whole_numbers_of_numpy(self, line):
+        found = replay(line, "random", budget=np.int64(3), seeds=np.int64(2), batch=np.int32(2))
+        assert json.dumps(found.plan.to_dict()) == json.dumps(replay(line, "random", 3, 2, 2).plan.to_dict())
+        assert [run.seed for run in found.runs] == [0, 1]
+        assert json.dumps(replay(line, "random", 3, [np.int64(7)]).to_dict())
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
