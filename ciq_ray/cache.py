@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -215,7 +215,12 @@ class LocalAutotuneCache:
 
         Args:
             limit: How many there are at most.
+
+        Raises:
+            ConfigurationError: `limit` is not a whole number of at least 0.
         """
+        if not isinstance(limit, Integral) or isinstance(limit, bool) or int(limit) < 0:
+            raise ConfigurationError(f"`limit` is {limit!r}; it must be a whole number, at least 0")
         blank, own = self._blank, self.get()
         ranked: list[tuple[tuple[Any, ...], SavedBestConfig]] = []
         files = newest_first(self.path, f"{blank.config_spec_hash}-*{SUFFIX}")[:_MAX_SCAN]
@@ -231,7 +236,7 @@ class LocalAutotuneCache:
         unique: dict[Row, SavedBestConfig] = {}
         for one in [*_all(own), *(one for _, one in ranked)]:
             unique.setdefault(one.flat_config, one)
-        return list(unique.values())[:limit]
+        return list(unique.values())[: int(limit)]
 
     def put(self, config: Any, score: float | Sequence[float]) -> None:
         """Save a configuration and its score; see `put_all`."""

@@ -408,6 +408,11 @@ class TestNeighbours:
         cache = of(1, objective=functools.partial(objective))
         assert found(cache) == [1, 2]
 
+    @pytest.mark.parametrize("bad", [-1, 1.5, "x", True, None])
+    def test_bad_limit(self, bad: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"`limit` is {bad!r}; it must be a whole number"):
+            of(1).best_available(bad)
+
     def test_at_most_twenty(self) -> None:
         for n in range(1, 31):
             of(n).put(config(n), 1.0)
