@@ -107,7 +107,19 @@ def make_searcher(
         "seed": seed,
         "initial_configs": [*_initial(search), *(raw_config(search.space, row) for row in further_rows)],
     }
+    _check_default(search, options, common["initial_configs"])
     return create(search.searcher, search.space, **common, **options)
+
+
+def _check_default(search: Search, options: dict[str, Any], given: list[Any]) -> None:
+    """Name the environment's variable, if it is what asks for a default that there is not."""
+    strategy = InitialPopulationStrategy.FROM_DEFAULT
+    overridden = options.get(_STRATEGY) == strategy and search.searcher_options.get(_STRATEGY) != strategy
+    if overridden and search.space.default is None and not given:
+        raise ConfigurationError(
+            "CIQ_AUTOTUNER_INITIAL_POPULATION is 'from_default', but the space has no default; unset it, or "
+            "give Space(..., default=...) or `initial_configs`"
+        )
 
 
 def _adopted(searcher: SpaceSearcher, search: Search, names: list[str], modes: list[str]) -> SpaceSearcher:

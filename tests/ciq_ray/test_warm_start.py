@@ -283,8 +283,15 @@ class TestEnvironment:
 
     def test_a_default_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CIQ_AUTOTUNER_INITIAL_POPULATION", "from_default")
-        with pytest.raises(OptionError, match="no default"):
-            search(searcher="de", search_space=Space(PARAMETERS)).start(num_workers=1)
+        fields: dict[str, Any] = {"searcher": "de", "search_space": Space(PARAMETERS)}
+        message = r"CIQ_AUTOTUNER_INITIAL_POPULATION is 'from_default', .* no default; unset it"
+        with pytest.raises(ConfigurationError, match=message):
+            search(**fields).start(num_workers=1)
+        own = {"initial_population_strategy": "from_default"}
+        with pytest.raises(OptionError, match="`initial_population_strategy` is 'from_default'"):
+            search(**fields, searcher_options=own).start(num_workers=1)
+        assert make_searcher(search(**fields, initial_configs=[{"x": 1, "y": 1}]), 1).ask(1)
+        assert make_searcher(search(**fields), 1, further_rows=[[1, 1]]).ask(1)
 
 
 class TestInstances:
