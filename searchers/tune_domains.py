@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from searchers.errors import SpaceError
-from searchers.params import Choice, Literal, LogRange, Param, Range
+from searchers.params import MAX_LEVELS, Choice, Literal, LogRange, Param, Range
 
 __all__ = ["from_domain", "from_param_space"]
 
@@ -79,6 +79,12 @@ def from_domain(domain: Any) -> Param:
             raise SpaceError(f"Ray Tune's {kind} domain from {domain.lower} to {domain.upper} has no value")
         if low == high:
             return Choice([low])
+        stepped = scale == "Uniform" and (kind == "Integer" or quantum is not None)
+        if stepped and (high - low) / (quantum or 1) >= MAX_LEVELS:
+            raise SpaceError(
+                f"Ray Tune's {kind} domain from {domain.lower} to {domain.upper} has more than the "
+                f"{MAX_LEVELS} values there may be; use a larger `q`, or a logarithmic form"
+            )
         if scale == "Uniform" and kind == "Integer":
             return Range(int(low), int(high), int(quantum or 1))
         if scale == "Uniform":

@@ -90,6 +90,12 @@ def test_a_whole_param_space() -> None:
         (tune.choice([{"a": tune.uniform(0, 1)}]), "inside a choice"),
         (tune.grid_search([tune.uniform(0, 1)]), "inside a choice"),
         (tune.qrandint(1, 3, 5), "no value"),
+        (
+            tune.randint(0, 2**40),
+            "Integer domain from 0 to 1099511627776 has more than the 2147483647 values",
+        ),
+        (tune.qrandint(0, 2**40, 2), "Integer domain from 0 to 1099511627776 has more than the 2147483647"),
+        (tune.quniform(0, 1e6, 1e-5), r"Float domain from 0 to 1000000\.0 has more than the 2147483647"),
     ],
 )
 def test_what_has_no_values_is_refused(domain: Any, message: str) -> None:
