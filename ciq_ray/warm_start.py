@@ -49,13 +49,7 @@ class WarmStart:
 
     @cached_property
     def _cache(self) -> LocalAutotuneCache | None:
-        kind, path = _cache_kind(self._search, self._options)
-        if kind is None:
-            return None
-        where: dict[str, Any] = {} if path is None else {"path": path}
-        if nodes := self._nodes():
-            where["hardware"] = f"{hardware()}; {nodes}"
-        return kind(self._search, **where)
+        return _cache_of(self._search, self._options, self._nodes())
 
     def _nodes(self) -> str:
         """What is asked of the nodes of a cluster, nothing of which this machine may have."""
@@ -103,19 +97,18 @@ class WarmStart:
             logger.warning("the best configurations are not in the cache: %s", error)
 
 
-def _cache_kind(
-    search: Search, options: dict[str, Any]
-) -> tuple[type[LocalAutotuneCache] | None, Path | None]:
-    """The class of the cache, ``None`` for none, and its folder, ``None`` for the usual one."""
+def _cache_of(search: Search, options: dict[str, Any], nodes: str) -> LocalAutotuneCache | None:
     wanted = search.cache
     if wanted is None:
         strategy = options.get("initial_population_strategy")
         wanted = strategy == InitialPopulationStrategy.FROM_BEST_AVAILABLE
     if wanted is False:
-        return None, None
+        return None
+    key: dict[str, Any] = {"hardware": f"{hardware()}; {nodes}"} if nodes else {}
     if isinstance(wanted, type):
-        return wanted, None
-    return LocalAutotuneCache, wanted if isinstance(wanted, Path) else None
+        kind: type[LocalAutotuneCache] = wanted
+        return kind(search, **key)
+    return LocalAutotuneCache(search, path=wanted if isinstance(wanted, Path) else None, **key)
 
 
 def cache_record(cache: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 from ciq_ray._replay.recorded import Protocol
 from ciq_ray.errors import ConfigurationError
+from searchers.values import is_count
 
 __all__ = ["Plan", "at_least_one"]
 
@@ -80,6 +80,6 @@ def at_least_one(name: str, value: Any) -> int:
     Raises:
         ConfigurationError: It is not.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
+    if not is_count(value):
         raise ConfigurationError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
     return int(value)
