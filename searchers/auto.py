@@ -16,7 +16,7 @@ from searchers.encoding import Matrix
 from searchers.offspring import offspring
 from searchers.outcome import Outcome
 from searchers.space import Space
-from searchers.state import positions, rows_of
+from searchers.state import positions, rows_of, whole
 from searchers.survival import select
 from searchers.trial import Trial
 
@@ -44,6 +44,10 @@ _CHILDREN = 8
 """Bred at a time, so that parents are not those of long ago. If none is new, it is the model's turn; ..."""
 _MOST_CHILDREN = 256
 """... where evaluations are cheap, more are bred, up to so many."""
+_PATIENCE = 96
+"""A search of a large space stalls where the last half since it began, and so many at least, ..."""
+_PROGRESS = 0.1
+"""... have come less than this share of the way from the median to the best."""
 
 
 class AutoSearch(BayesianSearch):
@@ -61,6 +65,11 @@ class AutoSearch(BayesianSearch):
       With more than 47 parameters the model has fewer turns, one for every 16 parameters (one of six with 96
       to 111), and before the 32nd outcome the others are random. A model sees only some thousand
       configurations around the best; what it misses there, a population finds.
+    * In such a space it begins anew where it stalls: where the last 96 outcomes, or the last half since the
+      beginning if that is more, have come less than a tenth of the way from the median to the best. Then
+      there are `initial_population` random configurations again, and model and evolution look at these and
+      at what follows alone, so that they need not end where they ended. When that stalls too, they look at
+      everything, and then they begin anew again. What fails is always learnt from all outcomes.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children (of the best by value, or by NSGA-II's ranks and crowding with several
       objectives); every eighth is the model's, fewer with more than 143 parameters in a large space.
@@ -95,6 +104,7 @@ class AutoSearch(BayesianSearch):
         super().__init__(
             space, initial_population, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs
         )
+        self._begun = 0
         self._survivors: list[int] = []
         self._unranked: list[int] = []
         self._offspring: deque[Matrix] = deque()
@@ -102,8 +112,45 @@ class AutoSearch(BayesianSearch):
     def _observe(self, trial: Trial, previous: Outcome | None) -> None:
         super()._observe(trial, previous)
         was_ok = previous is not None and previous.ok
-        if trial.outcome is not None and trial.outcome.ok and not was_ok:
+        if trial.index >= self._start and trial.outcome is not None and trial.outcome.ok and not was_ok:
             self._unranked.append(trial.index)
+
+    def _begin(self, start: int) -> None:
+        super()._begin(start)
+        self._begun = len(self._observed)
+        self._survivors, self._unranked = [], self._successes()
+        self._offspring.clear()
+
+    @property
+    def _takes_turns(self) -> bool:
+        """Whether model and evolution do, and begin anew."""
+        return not self._scores_all and self.n_objectives == 1
+
+    def _propose(self, n: int) -> None:
+        if self._takes_turns:
+            late = len(self._observed) >= _MODEL_BUDGET or self._cheap()
+            if self._start and (late or self._stalls()):
+                self._begin(0)
+            elif not late and self._stalls():
+                self._begin(len(self._trials))
+        super()._propose(n)
+
+    def _stalls(self) -> bool:
+        """Whether the last half of what came since it began has brought little."""
+        since = len(self._observed) - self._begun
+        latest = max(_PATIENCE, since // 2)
+        if since < latest:
+            return False
+        before, after = self._losses_of(self._observed[:-latest]), self._losses_of(self._observed[-latest:])
+        if not before:
+            return self._start > 0 and not after
+        losses = before + after
+        return min(before) - min(losses) <= _PROGRESS * (statistics.median(losses) - min(losses))
+
+    def _losses_of(self, trials: list[int]) -> list[float]:
+        """Of the successes among them since the start."""
+        passed = (index for index in trials if index >= self._start and self._succeeded(index))
+        return [self._losses(self._outcome(index))[0] for index in passed]
 
     def _propose_by_model(self, n: int) -> int:
         every = self._model_every()
@@ -114,11 +161,11 @@ class AutoSearch(BayesianSearch):
     def _model_every(self) -> int:
         """One of how many proposals is the model's, where evaluations are not cheap."""
         every = _LATE_EVERY if len(self._observed) >= _MODEL_BUDGET else 1
-        if self._scores_all or self.n_objectives > 1:
+        if not self._takes_turns:
             return every
         turns = self._known_space().encoding.n_parameters // _MODEL_PARAMETERS
         successes = len(self._survivors) + len(self._unranked)  # all of them, as long as they are few
-        if successes < _POOL and (turns <= 2 or len(self._observed) >= _POOL):
+        if successes < _POOL and (turns <= 2 or len(self._learnt()) >= _POOL):
             return every
         return max(every, turns, 2)
 
@@ -139,7 +186,7 @@ class AutoSearch(BayesianSearch):
 
         Where no child is new it is the model's turn, or that of chance where evaluations are cheap.
         """
-        if len(self._observed) < _POOL:
+        if len(self._learnt()) < _POOL:
             return len(self._admit_random(1))
         while self._offspring or self._fill_offspring():
             if self._admit(self._offspring.popleft()[None, :]):
@@ -172,6 +219,7 @@ class AutoSearch(BayesianSearch):
     def _algorithm_state(self) -> dict[str, Any]:
         return {
             **super()._algorithm_state(),
+            "begun": self._begun,
             "survivors": self._survivors,
             "unranked": self._unranked,
             "offspring": [row.tolist() for row in self._offspring],
@@ -180,6 +228,7 @@ class AutoSearch(BayesianSearch):
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
         super()._load_algorithm_state(state)
         count = len(self._trials)
+        self._begun = whole("begun", state["begun"], len(self._observed))
         self._survivors = positions("survivors", state["survivors"], count)
         self._unranked = positions("unranked", state["unranked"], count)
         self._offspring = deque(rows_of("offspring", state["offspring"], self._known_space()))

@@ -129,6 +129,7 @@ class BayesianSearch(SpaceSearcher):
         super().__init__(space, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs)
         self.initial_population = whole_option("initial_population", initial_population)
         self._observed: list[int] = []
+        self._start = 0
         self._turn = 0
         self._spread: Spread | None = None
         self._translation: Features | None = None
@@ -148,9 +149,18 @@ class BayesianSearch(SpaceSearcher):
                 model.forget()
         self._divided.forget()
 
+    def _begin(self, start: int) -> None:
+        """Learn the objective from the trials with this index and later ones alone."""
+        self._start, self._turn = start, 0
+        self._objective, self._divided = None, DividedModel()
+
+    def _learnt(self) -> list[int]:
+        """What has been observed since the start, in the order in which it came."""
+        return [index for index in self._observed if index >= self._start] if self._start else self._observed
+
     def _successes(self) -> list[int]:
         """The successes, in the order in which they came."""
-        return [index for index in self._observed if self._succeeded(index)]
+        return [index for index in self._learnt() if self._succeeded(index)]
 
     def _waiting(self) -> list[int]:
         """What is being evaluated or about to be."""
@@ -158,7 +168,7 @@ class BayesianSearch(SpaceSearcher):
 
     def _can_be_modelled(self) -> bool:
         """Whether there are successes enough, and they differ: a model of a constant likes corners best."""
-        successes = (self._outcome(index) for index in self._observed if self._outcome(index).ok)
+        successes = (self._outcome(index) for index in self._learnt() if self._outcome(index).ok)
         first = [outcome.values for outcome in islice(successes, _LEAST_SUCCESSES)]
         return len(first) == _LEAST_SUCCESSES and (
             len(set(first)) > 1 or any(outcome.values != first[0] for outcome in successes)
@@ -185,7 +195,7 @@ class BayesianSearch(SpaceSearcher):
     # -- proposals --------------------------------------------------------------------------------
 
     def _propose(self, n: int) -> None:
-        missing = self.initial_population - len(self._trials)
+        missing = self.initial_population - (len(self._trials) - self._start)
         if missing > 0:
             n -= len(self._admit_random(min(n, missing), seed_share=effort.SEED_SHARE))
         if not self._can_be_modelled():
@@ -362,6 +372,7 @@ class BayesianSearch(SpaceSearcher):
     def _algorithm_state(self) -> dict[str, Any]:
         return {
             "observed": self._observed,
+            "start": self._start,
             "turn": self._turn,
             "objective": self._objective and self._objective.state(),
             "feasibility": self._feasibility and self._feasibility.state(),
@@ -370,6 +381,7 @@ class BayesianSearch(SpaceSearcher):
 
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
         self._observed = positions("observed", state["observed"], len(self._trials), once=True)
+        self._start = whole("start", state["start"], len(self._trials))
         self._turn = whole("turn", state["turn"])
         models: dict[str, Surrogate | None] = {"objective": None, "feasibility": None}
         for name, count in (("objective", len(self._successes())), ("feasibility", len(self._observed))):

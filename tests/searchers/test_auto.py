@@ -154,6 +154,122 @@ def test_restored_it_goes_on(space: Callable[[], Space], kept: int) -> None:
         restored.tell(candidate.id, told(candidate))
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search stalls after 16 outcomes, not 96."""
+    monkeypatch.setattr(module, "_PATIENCE", 16)
+
+
+def answer(searcher: AutoSearch, n: int, outcome: Callable[[Candidate, int], Outcome]) -> list[int]:
+    """The starts at which the trials were proposed."""
+    starts = []
+    for _ in range(n):
+        (candidate,) = searcher.ask(1)
+        starts.append(searcher._start)
+        searcher.tell(candidate.id, outcome(candidate, searcher.n_proposed - 1))
+    return starts
+
+
+def never_better(_: Candidate, index: int) -> Outcome:
+    return Outcome("ok", (float(index % 2),), run_s=1.0)
+
+
+def always_better(_: Candidate, index: int) -> Outcome:
+    return Outcome("ok", (-float(index),), run_s=1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_it_stalls_it_begins_anew() -> None:
+    """Sixteen after the best it will find; then it looks at everything for so many, and begins anew."""
+    searcher = Counted(SPACES["huge"](), seed=3)
+    starts = answer(searcher, 80, never_better)
+    assert starts == [0] * 17 + [17] * 18 + [0] * 16 + [51] * 18 + [0] * 11
+    assert searcher.random == {*range(10), *range(17, 27), *range(51, 61)}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_start_learns_from_nothing_before_it() -> None:
+    """Nor from what was pending then. What failed, and what did not, is known."""
+    searcher = Counted(SPACES["huge"](), seed=3)
+    (late,) = searcher.ask(1)
+    answer(searcher, 18, never_better)
+    (candidate,) = searcher.ask(1)
+    assert searcher._start == 19
+    for one in (late, candidate):
+        searcher.tell(one.id, told(one))
+    assert searcher._successes() == searcher._unranked == [19]
+    assert len(searcher._observed) == 20
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("space", "options", "outcome"),
+    [
+        pytest.param(SPACES["huge"], {}, always_better, id="it goes on"),
+        pytest.param(SPACES["huge"], {}, lambda *_: Outcome("run_error"), id="nothing has succeeded"),
+        pytest.param(plane, {}, never_better, id="small"),
+        pytest.param(
+            SPACES["huge"],
+            {"metric": ["a", "b"], "mode": ["min", "min"]},
+            lambda *_: Outcome("ok", (1.0, 1.0), run_s=1.0),
+            id="two objectives",
+        ),
+    ],
+)
+def test_otherwise_it_does_not(
+    space: Callable[[], Space], options: dict[str, Any], outcome: Callable[[Candidate, int], Outcome]
+) -> None:
+    assert set(answer(AutoSearch(space(), seed=3, **options), 60, outcome)) == {0}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_small_progress_is_none() -> None:
+    """A hundredth of the way from the median to the best in 16 outcomes, and a tenth and more."""
+
+    def creeping(step: float) -> Callable[[Candidate, int], Outcome]:
+        return lambda _, index: Outcome("ok", (-step * index if index % 2 else 100.0,), run_s=1.0)
+
+    assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 40, creeping(0.05))) != {0}
+    assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 40, creeping(5.0))) == {0}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_start_that_fails_is_given_up() -> None:
+    searcher = AutoSearch(SPACES["huge"](), seed=3)
+    answer(searcher, 17, never_better)
+    starts = answer(searcher, 30, lambda *_: Outcome("compile_error"))
+    assert starts == [17] * 16 + [0] * 14
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("late", ["many", "cheap"])
+def test_late_it_looks_at_everything(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = AutoSearch(SPACES["huge"](), seed=3)
+    answer(searcher, 20, never_better)
+    assert searcher._start == 17
+    if late == "many":
+        monkeypatch.setattr(module, "_MODEL_BUDGET", 20)
+    else:
+        monkeypatch.setattr(searcher, "_cheap", lambda: True)
+    assert answer(searcher, 60, never_better) == [0] * 60
+    assert len(searcher._survivors) + len(searcher._unranked) >= 64
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kept", [16, 20, 40, 52])
+def test_restored_it_begins_anew_as_it_would_have(kept: int) -> None:
+    searcher = AutoSearch(SPACES["huge"](), seed=3)
+    answer(searcher, kept, never_better)
+    restored = AutoSearch(SPACES["huge"](), seed=4)
+    restored.set_state(json.loads(json.dumps(searcher.get_state())))
+    for index in range(kept, kept + 20):
+        (candidate,), (same,) = searcher.ask(1), restored.ask(1)
+        assert same == candidate
+        assert restored._start == searcher._start
+        for one in (searcher, restored):
+            one.tell(candidate.id, never_better(candidate, index))
+
+
 def test_several_objectives_are_left_to_the_model() -> None:
     searcher = Counted(SPACES["huge"](), metric=["a", "b"], mode=["min", "min"], seed=3)
     for _ in range(40):
