@@ -1,9 +1,9 @@
 """How good `auto` is where a space is too large to look at every configuration.
 
-Searches of made-up objectives (`benchmarks.functions`), from 8 to 200 parameters. The score is like that of a
-replay: 0 is random search with the same budget, 1 the best that anybody found in any run. So it tells the
-searchers of one problem apart, and says little of how hard the problem is. All have the same seeds, and a
-searcher that has finished is followed by a fresh one with another seed.
+Searches of made-up objectives and of pairs of recorded landscapes (`benchmarks.functions`), from 8 to 200
+parameters. The score is like that of a replay: 0 is random search with the same budget, 1 the best that
+anybody found in any run. So it tells the searchers of one problem apart, and says little of how hard the
+problem is. All have the same seeds, and a searcher that has finished is followed by a fresh one with another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import time
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,16 +22,15 @@ from threadpoolctl import threadpool_limits
 
 import searchers
 from benchmarks._report import Claim, Result
-from benchmarks.functions import PROBLEMS
+from benchmarks.functions import PAIRS, PROBLEMS
+from ciq_ray._replay.restarts import Restarts
 from ciq_ray.gpu.orphans import die_with_parent
 
 __all__ = ["run"]
 
 BUDGETS: Final = (50, 100, 200, 400)
-SEEDS, QUICK_SEEDS = 6, 1
+SEEDS, QUICK_SEEDS = 8, 1
 JOBS = 2
-FINISHED = 1000
-"""Added to the seed of the one that follows."""
 RANDOM: Final = "random"
 SIDES: Final[dict[str, str | None]] = {
     "auto": None,
@@ -70,7 +69,11 @@ def run(quick: bool) -> Result:
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(JOBS, context, die_with_parent, (os.getpid(),)) as pool:
-        found = dict(zip(tasks, pool.map(search, tasks), strict=True))
+        found = {}
+        for number, (task, searched) in enumerate(zip(tasks, pool.map(search, tasks), strict=True), 1):
+            found[task] = searched
+            if number % (len(tasks) // seeds) == 0:
+                print(f"{number} of {len(tasks)} searches", file=sys.stderr, flush=True)
     scores = {problem: _scores(problem, found, seeds, budgets) for problem in PROBLEMS}
     rows = [
         [problem, side, *(f"{score:.2f}" for score in of[side]), _milliseconds(found, problem, side)]
@@ -92,36 +95,29 @@ def run(quick: bool) -> Result:
 def search(task: Task) -> tuple[list[float], float]:
     """One search: the best so far after each evaluation, and seconds of processor time in all."""
     problem = PROBLEMS[task.problem]()
-    spent, best = 0.0, math.inf
+    options: dict[str, Any] = {"count": task.budget} if task.side == RANDOM else {}
+
+    def make(seed: int) -> searchers.SpaceSearcher:
+        return searchers.create(task.side, problem.space, effort=SIDES[task.side], seed=seed, **options)
+
+    searcher = Restarts(make, task.seed, restart=True)
     curve: list[float] = []
-    searcher, number = None, 0
+    best = math.inf
     with threadpool_limits(1):  # as in the driver of a search
         while len(curve) < task.budget:
-            started = time.process_time()
-            if searcher is None:
-                options: dict[str, Any] = {"count": task.budget} if task.side == RANDOM else {}
-                options |= {"effort": SIDES[task.side], "seed": task.seed + FINISHED * number}
-                searcher = searchers.create(task.side, problem.space, **options)
-                number += 1
-            candidates = searcher.ask(1)
-            spent += time.process_time() - started
-            if not candidates:
-                searcher = None
-                continue
-            (candidate,) = candidates
-            found = problem.objective(candidate.config)
+            (proposal,) = searcher.ask(1)
+            found = problem.objective(proposal.candidate.config)
             best = min(best, found)
             curve.append(best)
-            # a second: dear enough for a model
-            outcome = (
-                searchers.Outcome("ok", (found,), run_s=1.0)
-                if math.isfinite(found)
-                else searchers.Outcome("compile_error", run_s=1.0)
-            )
-            started = time.process_time()
-            searcher.tell(candidate.id, outcome)
-            spent += time.process_time() - started
-    return curve, spent
+            searcher.tell(proposal, _outcome(found))
+    return curve, sum(searcher.costs)
+
+
+def _outcome(found: float) -> searchers.Outcome:
+    """Evaluations take a second: dear enough for a model."""
+    if math.isfinite(found):
+        return searchers.Outcome("ok", (found,), run_s=1.0)
+    return searchers.Outcome("compile_error", run_s=1.0)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -139,14 +135,20 @@ def _scores(
         side: np.array([found[Task(problem, side, seed, budgets[-1])][0] for seed in range(seeds)])[:, places]
         for side in SIDES
     }
-    random, optimum = curves[RANDOM].mean(0), min(curve.min() for curve in curves.values())
+    every = np.array(list(curves.values()))
+    worst, optimum = every[np.isfinite(every)].max(), every.min()
+    curves = {side: np.minimum(curve, worst) for side, curve in curves.items()}  # nothing has succeeded yet
+    random = curves[RANDOM].mean(0)
     better = np.maximum(random - optimum, np.finfo(float).tiny)  # with one seed nobody may beat random search
     return {side: ((random - curve) / better).mean(0) for side, curve in curves.items()}
 
 
 def _kinds() -> dict[str, list[str]]:
-    few = [name for name in PROBLEMS if int(name.split(", ")[1]) < MANY]
-    return {"fewer parameters": few, "more parameters": [name for name in PROBLEMS if name not in few]}
+    kinds: dict[str, list[str]] = {}
+    for name in PROBLEMS:
+        kind = "fewer parameters" if int(name.split(", ")[1]) < MANY else "more parameters"
+        kinds.setdefault("pairs of recorded landscapes" if name in PAIRS else kind, []).append(name)
+    return kinds
 
 
 def _mean(scores: Scores, chosen: list[str], side: str) -> npt.NDArray[np.float64]:

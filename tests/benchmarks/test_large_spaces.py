@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import large_spaces
-from benchmarks.functions import PROBLEMS
+from benchmarks import landscape, large_spaces
+from benchmarks.functions import PAIRS, PROBLEMS
 from benchmarks.large_spaces import RANDOM, SIDES, Task, search
 from searchers.points import GRID_LIMIT
 
@@ -20,7 +20,7 @@ def test_a_problem(name: str) -> None:
     """Too large to be scored whole, with as many parameters as its name says, and always the same."""
     problem, again = PROBLEMS[name](), PROBLEMS[name]()
     assert problem.space.size is None or problem.space.size > GRID_LIMIT
-    rows = problem.space.sample(20, np.random.default_rng(1))
+    rows = problem.space.sample(300, np.random.default_rng(1))
     configs = [problem.space.decode(row) for row in rows]
     assert {len(config) for config in configs} == {int(name.split(", ")[1])}
     values = [problem.objective(config) for config in configs]
@@ -47,12 +47,40 @@ def test_the_optimum_of_a_test_function(name: str) -> None:
             assert problem.objective({f"x{i}": int(x) for i, x in enumerate(moved)}) > best
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_of_landscapes(name: str) -> None:
+    """At its best where both are; what is missing in one of them fails."""
+    problem = PAIRS[name]()
+    first, second = (landscape.load(half) for half in name.split(", ")[0].split(" and "))
+    parameters = list(problem.space.decode(problem.space.sample(1, np.random.default_rng(1))[0]))
+    assert len(parameters) == len(first.parameters) + len(second.parameters)
+    best = [half.keys[int(np.nanargmin(half.times))] for half in (first, second)]
+    assert problem.objective(dict(zip(parameters, best[0] + best[1], strict=True))) == pytest.approx(2.0)
+    for place in (0, len(parameters) - 1):
+        values = [*best[0], *best[1]]
+        values[place] = "no such value"
+        assert problem.objective(dict(zip(parameters, values, strict=True))) == math.inf
+
+
 def test_a_search_goes_on_when_a_searcher_has_finished() -> None:
     curve, spent = search(Task("rastrigin, 10", "pattern", 3, 300))
     assert len(curve) == 300
     assert curve == sorted(curve, reverse=True)
     assert spent > 0
     assert search(Task("rastrigin, 10", "pattern", 3, 300))[0] == curve
+
+
+def test_what_has_found_nothing_yet_counts_as_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_spaces, "SIDES", {"auto": None, RANDOM: None})
+    curves = {"auto": [[math.inf, 3.0], [4.0, 2.0]], RANDOM: [[math.inf, 4.0], [6.0, 6.0]]}
+    found = {
+        Task("nk, 32", side, seed, 2): (curve, 0.3)
+        for side, runs in curves.items()
+        for seed, curve in enumerate(runs)
+    }
+    scores = large_spaces._scores("nk, 32", found, 2, (1, 2))
+    assert scores["auto"] == pytest.approx([(6 - 5) / (6 - 2), (5 - 2.5) / (5 - 2)])
+    assert scores[RANDOM] == pytest.approx([0.0, 0.0])
 
 
 def test_scores(monkeypatch: pytest.MonkeyPatch) -> None:
