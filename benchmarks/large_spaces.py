@@ -189,6 +189,7 @@ def _steps(curve: list[float]) -> list[list[Any]]:
     """The evaluations that found something better, and what: a curve in few numbers."""
     steps: list[list[Any]] = []
     for evaluation, best in enumerate(curve, 1):
-        if math.isfinite(best) and (not steps or best < steps[-1][1]):
-            steps.append([evaluation, float(f"{best:.6g}")])
+        rounded = float(f"{best:.6g}")
+        if math.isfinite(best) and (not steps or rounded < steps[-1][1]):
+            steps.append([evaluation, rounded])
     return steps

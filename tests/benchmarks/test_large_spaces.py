@@ -70,6 +70,12 @@ def test_a_search_goes_on_when_a_searcher_has_finished() -> None:
     assert search(Task("rastrigin, 10", "pattern", 3, 300))[0] == curve
 
 
+def test_a_curve_is_kept_as_its_steps() -> None:
+    """To six digits: what does not differ in these is no step."""
+    curve = [math.inf, 2.7182878, 2.7182878, 2.7182876, 2.0, 2.0]
+    assert large_spaces._steps(curve) == [[2, 2.71829], [5, 2.0]]
+
+
 def test_what_has_found_nothing_yet_counts_as_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_spaces, "SIDES", {"auto": None, RANDOM: None})
     curves = {"auto": [[math.inf, 3.0], [4.0, 2.0]], RANDOM: [[math.inf, 4.0], [6.0, 6.0]]}
