@@ -45,7 +45,9 @@ _CHILDREN = 8
 _MOST_CHILDREN = 256
 """... where evaluations are cheap, more are bred, up to so many."""
 _PATIENCE = 96
-"""A search of a large space stalls where the last half since it began, and so many at least, ..."""
+"""A search of a large space stalls where the last half since it began, so many at least, ..."""
+_ROUNDS = 6
+"""... and so many times as many as are under way, ..."""
 _PROGRESS = 0.1
 """... have come less than this share of the way from the median to the best."""
 
@@ -65,11 +67,14 @@ class AutoSearch(BayesianSearch):
       With more than 47 parameters the model has fewer turns, one for every 16 parameters (one of six with 96
       to 111), and before the 32nd outcome the others are random. A model sees only some thousand
       configurations around the best; what it misses there, a population finds.
-    * In such a space it begins anew where it stalls: where the last 96 outcomes, or the last half since the
-      beginning if that is more, have come less than a tenth of the way from the median to the best. Then
-      there are `initial_population` random configurations again, and model and evolution look at these and
-      at what follows alone, so that they need not end where they ended. When that stalls too, they look at
-      everything, and then they begin anew again. What fails is always learnt from all outcomes.
+    * In such a space, with one objective, the search begins anew where it stalls: where the last 96 outcomes,
+      or the last half since the beginning if that is more, have come a tenth of the way from the median of
+      those since then to the best, or less. Of what was there before the model's first proposal, such as
+      evaluated points, ten count; and there have to be six times as many as are under way. Then there are
+      `initial_population` random configurations again, and model and evolution look at these and at what
+      follows alone. When that stalls too, or 96 of it fail and nothing else comes, they look at everything,
+      and then they begin anew again; after 1,000 evaluations, or where these are cheap, they look at
+      everything for good. What fails is always learnt from all outcomes.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children (of the best by value, or by NSGA-II's ranks and crowding with several
       objectives); every eighth is the model's, fewer with more than 143 parameters in a large space.
@@ -104,7 +109,7 @@ class AutoSearch(BayesianSearch):
         super().__init__(
             space, initial_population, metric=metric, mode=mode, seed=seed, initial_configs=initial_configs
         )
-        self._begun = 0
+        self._begun: int | None = None
         self._survivors: list[int] = []
         self._unranked: list[int] = []
         self._offspring: deque[Matrix] = deque()
@@ -117,7 +122,7 @@ class AutoSearch(BayesianSearch):
 
     def _begin(self, start: int) -> None:
         super()._begin(start)
-        self._begun = len(self._observed)
+        self._begun = None if start else len(self._observed)
         self._survivors, self._unranked = [], self._successes()
         self._offspring.clear()
 
@@ -129,30 +134,34 @@ class AutoSearch(BayesianSearch):
     def _propose(self, n: int) -> None:
         if self._takes_turns:
             late = len(self._observed) >= _MODEL_BUDGET or self._cheap()
-            if self._start and (late or self._stalls()):
+            if self._start and (late or self._stalls(n)):
                 self._begin(0)
-            elif not late and self._stalls():
+            elif not late and self._stalls(n):
                 self._begin(len(self._trials))
         super()._propose(n)
 
-    def _stalls(self) -> bool:
-        """Whether the last half of what came since it began has brought little."""
-        since = len(self._observed) - self._begun
-        latest = max(_PATIENCE, since // 2)
+    def _stalls(self, n: int) -> bool:
+        """Whether the last half of what came since it began has brought little, when `n` are asked for."""
+        learnt = self._learnt()
+        if self._begun is None:  # nothing but random ones and what was given
+            return self._start > 0 and len(learnt) >= _PATIENCE and not self._losses_of(learnt)
+        since = len(learnt) - self._begun
+        latest = max(_PATIENCE, _ROUNDS * (n + self.n_pending), since // 2)
         if since < latest:
             return False
-        before, after = self._losses_of(self._observed[:-latest]), self._losses_of(self._observed[-latest:])
+        before, after = self._losses_of(learnt[:-latest]), self._losses_of(learnt[-latest:])
         if not before:
-            return self._start > 0 and not after
+            return False
         losses = before + after
         return min(before) - min(losses) <= _PROGRESS * (statistics.median(losses) - min(losses))
 
     def _losses_of(self, trials: list[int]) -> list[float]:
-        """Of the successes among them since the start."""
-        passed = (index for index in trials if index >= self._start and self._succeeded(index))
-        return [self._losses(self._outcome(index))[0] for index in passed]
+        """Of the successes among them."""
+        return [self._losses(self._outcome(index))[0] for index in trials if self._succeeded(index)]
 
     def _propose_by_model(self, n: int) -> int:
+        if self._begun is None:
+            self._begun = max(0, len(self._learnt()) - effort.MODEL_INITIAL_POPULATION)
         every = self._model_every()
         if len(self._trials) % every or self._cheap():
             return self._breed()
@@ -228,7 +237,7 @@ class AutoSearch(BayesianSearch):
     def _load_algorithm_state(self, state: dict[str, Any]) -> None:
         super()._load_algorithm_state(state)
         count = len(self._trials)
-        self._begun = whole("begun", state["begun"], len(self._observed))
+        self._begun = None if state["begun"] is None else whole("begun", state["begun"], len(self._learnt()))
         self._survivors = positions("survivors", state["survivors"], count)
         self._unranked = positions("unranked", state["unranked"], count)
         self._offspring = deque(rows_of("offspring", state["offspring"], self._known_space()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,92 @@ def test_where_it_stalls_it_begins_anew() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_it_begins_with_as_many_random_ones_as_at_first() -> None:
+    """With many parameters all but the model's turns are, until 32 are known."""
+    searcher = Counted(flags(120), seed=3)
+    assert answer(searcher, 35, never_better) == [0] * 17 + [17] * 18
+    assert searcher.random == {*range(35)} - {14, 28}
+    assert searcher.modelled == {14, 28}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_has_come_far_may_take_as_long_again() -> None:
+    """The last half has to bring something, not the last 16."""
+    starts = answer(
+        AutoSearch(SPACES["huge"](), seed=3),
+        130,
+        lambda _, index: Outcome("ok", (-float(index) if index < 60 else 0.0,), run_s=1.0),
+    )
+    assert 105 < starts.count(0) < 120
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("best_first", [True, False])
+def test_what_was_given_is_not_thrown_away(best_first: bool) -> None:
+    """Of the points of an earlier search ten count: it has not stalled before it has begun."""
+    space = SPACES["huge"]()
+    searcher = AutoSearch(space, metric="v", mode="min", seed=3)
+    rows = space.sample(60, np.random.default_rng(1))
+    for row in sorted(rows, key=lambda row: loss(tuple(row.tolist())), reverse=not best_first):
+        searcher.add_evaluated_point(space.decode(row), loss(tuple(row.tolist())))
+    answer(searcher, 5, never_better)
+    assert searcher._start == 0
+    assert len(searcher._successes()) == 65
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("in_flight", [1, 12])
+def test_with_many_in_flight_it_waits_for_six_rounds(in_flight: int) -> None:
+    """And a beginning has as many outcomes of its own, whatever comes late."""
+    searcher = AutoSearch(SPACES["huge"](), seed=3)
+    pending = deque(searcher.ask(in_flight))
+    own: dict[int, int] = {}
+    while searcher.n_proposed < 350:
+        candidate = pending.popleft()
+        start = searcher._start
+        searcher.tell(candidate.id, never_better(candidate, searcher.n_proposed - in_flight))
+        own[start] = own.get(start, 0) + (start <= searcher.n_proposed - in_flight)
+        pending.extend(searcher.ask(1))
+    begun = [count for start, count in own.items() if start][:-1]
+    assert begun
+    assert min(begun) >= max(16, 6 * in_flight)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("sign", "stalls"), [(1.0, False), (-1.0, True)])
+def test_more_may_be_better(sign: float, stalls: bool) -> None:
+    searcher = AutoSearch(SPACES["huge"](), metric="v", mode="max", seed=3)
+    starts = answer(searcher, 40, lambda _, index: Outcome("ok", (sign * index,), run_s=1.0))
+    assert (set(starts) != {0}) == stalls
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_fails_is_not_forgotten() -> None:
+    searcher = AutoSearch(SPACES["huge"](), seed=3)
+
+    def outcome(candidate: Candidate, index: int) -> Outcome:
+        return Outcome("run_error") if index % 5 == 4 else never_better(candidate, index)
+
+    while not searcher._start:
+        known = searcher._feasibility
+        answer(searcher, 1, outcome)
+    assert known is not None
+    assert searcher._feasibility is known
+    assert searcher._turn == 0
+
+
+def test_no_child_of_before_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 40)
+    searcher = Counted(SPACES["huge"](), seed=3)
+    answer(searcher, 41, never_better)
+    assert searcher.bred
+    assert searcher._offspring
+    searcher.ask(1)
+    assert searcher._start == 41
+    assert not searcher._offspring
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_start_learns_from_nothing_before_it() -> None:
     """Nor from what was pending then. What failed, and what did not, is known."""
     searcher = Counted(SPACES["huge"](), seed=3)
@@ -206,6 +293,9 @@ def test_a_start_learns_from_nothing_before_it() -> None:
     ("space", "options", "outcome"),
     [
         pytest.param(SPACES["huge"], {}, always_better, id="it goes on"),
+        pytest.param(
+            SPACES["huge"], {}, lambda _, i: Outcome("ok", (1e6 - i,), run_s=1.0), id="it goes on far from 0"
+        ),
         pytest.param(SPACES["huge"], {}, lambda *_: Outcome("run_error"), id="nothing has succeeded"),
         pytest.param(plane, {}, never_better, id="small"),
         pytest.param(
