@@ -3,7 +3,7 @@
 Searches of made-up objectives and of pairs of recorded landscapes (`benchmarks.functions`), from 8 to 200
 parameters. The score is like that of a replay: 0 is random search with the same budget, 1 the best that
 anybody found in any run. So it tells the searchers of one problem apart, and says little of how hard the
-problem is. All have the same seeds, and a searcher that has finished is followed by a fresh one with another.
+problem is. All have the same seeds, and a searcher that has finished is followed by one with another seed.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class AutoSearch(BayesianSearch):
 
     @property
     def _takes_turns(self) -> bool:
-        """Whether model and evolution do, and begin anew."""
+        """Whether model and evolution take turns, and the search begins anew where it stalls."""
         return not self._scores_all and self.n_objectives == 1
 
     def _propose(self, n: int) -> None:
