@@ -208,7 +208,7 @@ def _pair(first: str, second: str) -> Problem:
         return total
 
     parameters = {
-        f"{half.name}_{leaf.name}": leaf.param for half in halves for leaf in half.space.encoding.leaves
+        f"{half.name}_{name}": param for half in halves for name, param in half.space.parameters.items()
     }
     return Problem(searchers.Space(parameters), objective)
 

@@ -49,7 +49,7 @@ _PATIENCE = 96
 _ROUNDS = 6
 """... and so many times as many as are under way, ..."""
 _PROGRESS = 0.1
-"""... have come less than this share of the way from the median to the best."""
+"""... have come no more than this share of the way from the median to the best."""
 
 
 class AutoSearch(BayesianSearch):
@@ -133,11 +133,11 @@ class AutoSearch(BayesianSearch):
 
     def _propose(self, n: int) -> None:
         if self._takes_turns:
-            late = len(self._observed) >= _MODEL_BUDGET or self._cheap()
-            if self._start and (late or self._stalls(n)):
-                self._begin(0)
-            elif not late and self._stalls(n):
-                self._begin(len(self._trials))
+            if len(self._observed) >= _MODEL_BUDGET or self._cheap():
+                if self._start:
+                    self._begin(0)
+            elif self._stalls(n):
+                self._begin(0 if self._start else len(self._trials))
         super()._propose(n)
 
     def _stalls(self, n: int) -> bool:
