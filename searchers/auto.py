@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
@@ -69,12 +70,12 @@ class AutoSearch(BayesianSearch):
       configurations around the best; what it misses there, a population finds.
     * In such a space, with one objective, the search begins anew where it stalls: where the last 96 outcomes,
       or the last half since the beginning if that is more, have come a tenth of the way from the median of
-      those since then to the best, or less. Of what was there before the model's first proposal, such as
-      evaluated points, ten count; and there have to be six times as many as are under way. Then there are
-      `initial_population` random configurations again, and model and evolution look at these and at what
-      follows alone. When that stalls too, or 96 of it fail and nothing else comes, they look at everything,
-      and then they begin anew again; after 1,000 evaluations, or where these are cheap, they look at
-      everything for good. What fails is always learnt from all outcomes.
+      those since then to the best, or less (of their logarithms where all losses are positive). Of what was
+      there before the model's first proposal, such as evaluated points, ten count; and there have to be six
+      times as many as are under way. Then there are `initial_population` random configurations again, and
+      model and evolution look at these and at what follows alone. When that stalls too, or 96 of it fail and
+      nothing else comes, they look at everything, and then they begin anew again; after 1,000 evaluations, or
+      where these are cheap, they look at everything for good. What fails is always learnt from all outcomes.
     * After 1,000 evaluations, when a model of the best 500 changes little with one more, seven of eight
       proposals are children (of the best by value, or by NSGA-II's ranks and crowding with several
       objectives); every eighth is the model's, fewer with more than 143 parameters in a large space.
@@ -153,7 +154,10 @@ class AutoSearch(BayesianSearch):
         if not before:
             return False
         losses = before + after
-        return min(before) - min(losses) <= _PROGRESS * (statistics.median(losses) - min(losses))
+        earlier, best, median = min(before), min(losses), statistics.median(losses)
+        if best > 0:  # times and sizes, of which the bad ones can be a thousand times as large
+            earlier, best, median = math.log(earlier), math.log(best), math.log(median)
+        return earlier - best <= _PROGRESS * (median - best)
 
     def _losses_of(self, trials: list[int]) -> list[float]:
         """Of the successes among them."""

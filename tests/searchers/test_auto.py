@@ -296,6 +296,12 @@ def test_a_start_learns_from_nothing_before_it() -> None:
         pytest.param(
             SPACES["huge"], {}, lambda _, i: Outcome("ok", (1e6 - i,), run_s=1.0), id="it goes on far from 0"
         ),
+        pytest.param(
+            SPACES["huge"],
+            {},
+            lambda _, i: Outcome("ok", (1e6 if i % 2 else 100 * 0.8**i,), run_s=1.0),
+            id="it goes on, and the bad ones are much worse",
+        ),
         pytest.param(SPACES["huge"], {}, lambda *_: Outcome("run_error"), id="nothing has succeeded"),
         pytest.param(plane, {}, never_better, id="small"),
         pytest.param(
@@ -321,6 +327,17 @@ def test_small_progress_is_none() -> None:
 
     assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 40, creeping(0.05))) != {0}
     assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 40, creeping(5.0))) == {0}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_of_times_it_is_the_ratio_that_counts() -> None:
+    """The median is a thousand times the best, of which a tenth is a factor of two."""
+
+    def faster(factor: float) -> Callable[[Candidate, int], Outcome]:
+        return lambda _, index: Outcome("ok", (factor ** (index // 16) if index % 2 else 1e3,), run_s=1.0)
+
+    assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 48, faster(0.6))) != {0}
+    assert set(answer(AutoSearch(SPACES["huge"](), seed=3), 48, faster(0.3))) == {0}
 
 
 @pytest.mark.usefixtures("impatient")
