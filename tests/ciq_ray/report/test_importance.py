@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -115,16 +114,15 @@ def test_absent_parameters_and_categories(made):
     assert found.names == ("flag", "kind", "noise")
 
 
-def test_many_rows_take_seconds_and_one_thread(made, monkeypatch):
+def test_of_many_rows_some_are_looked_at_with_one_thread(made, monkeypatch):
     X, configs, rng = grid(10_000, 60)
     data = made(configs, (X[:, 0] + rng.normal(size=10_000)).tolist())
     limits = []
     real = threadpoolctl.threadpool_limits
     monkeypatch.setattr(threadpoolctl, "threadpool_limits", lambda n: limits.append(n) or real(n))
     parameters = data.parameters()
-    begun = time.process_time()
     found = of_score(data, 0, parameters)
-    assert time.process_time() - begun < 5
+    assert found.n == 1600
     assert found.names[0] == "p0"
     assert limits == [1]
 
